@@ -1,0 +1,2 @@
+//! Load generator for any Kafka-compatible broker.
+fn main() {}

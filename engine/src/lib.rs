@@ -1,0 +1,1 @@
+//! The storage engine: disks, journal, logs, segments, indexes, tail cache, recovery, retention.

@@ -1,0 +1,1 @@
+//! The wire: Kafka messages and frames, and the endpoints that carry them.
