@@ -1,0 +1,28 @@
+//! Record batches, version 2 (KIP-98): the unit that is produced, stored, replicated and fetched.
+//!
+//! Pure: bytes and rules go in, facts come out; no file, clock or socket is known here. A batch is checked once when a client sends it
+//! ([`validate_produce`]), gets its offset and epoch by [`assign`] or [`BatchHeader::assigned`], and is never re-encoded afterwards. Every parser here accepts any bytes without panicking and without allocating more than it was told to.
+
+mod builder;
+mod compression;
+mod error;
+mod header;
+mod iterate;
+mod record;
+mod validate;
+mod varint;
+
+pub use builder::{BatchBuilder, seal};
+pub use compression::compress;
+pub use error::{BatchError, RecordError, code};
+pub use header::{
+    Attributes, BatchHeader, CHECKSUM_START, Compression, HEADER_BYTES, LENGTH_OVERHEAD_BYTES,
+    MAGIC, NO_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP,
+    TimestampType, advance_sequence, assign, checksum, crc32c,
+};
+pub use iterate::{Batch, Batches, batches};
+pub use record::{Record, RecordHeader, Records};
+pub use validate::{ProduceRules, ValidBatch, validate_produce};
+
+/// At most this many records are named in one refusal, so that a hostile batch cannot make a large answer.
+pub const MAX_RECORD_ERRORS: usize = 64;

@@ -1,0 +1,519 @@
+//! The table: one entry per producer id with its epoch and last five batches, in order of last use.
+//!
+//! Entries live in one vector and are linked by index from least to most recently used, so that expiry and eviction look at the oldest only. Once a producer is known,
+//! nothing allocates. Bounded by [`ProducerLimits::producers_max`]: a new producer then takes the place of the one unused for longest, unless that has an open transaction; if all have, it is refused.
+
+use std::collections::HashMap;
+
+use crate::batch::{
+    BatchHeader, NO_PRODUCER_EPOCH, NO_SEQUENCE, NO_TIMESTAMP, advance_sequence, code,
+};
+
+/// Batches remembered per producer: as many as a producer may have in flight.
+pub const BATCHES_KEPT: usize = 5;
+const NONE: u32 = u32::MAX;
+
+/// Limits of one log's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerLimits {
+    /// `producer.states.max`: producers remembered per log.
+    pub producers_max: u32,
+    /// `producer.id.expiration.ms`: forgotten when unused for so long.
+    pub expiration_ms: i64,
+}
+
+impl Default for ProducerLimits {
+    fn default() -> Self {
+        Self {
+            producers_max: 10_000,
+            expiration_ms: 24 * 60 * 60 * 1000,
+        }
+    }
+}
+
+/// What the table needs to know of a batch that has a producer id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerBatch {
+    /// The producer.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub producer_epoch: i16,
+    /// Sequence of the first record.
+    pub base_sequence: i32,
+    /// Records minus one.
+    pub last_offset_delta: i32,
+    /// Largest timestamp of the batch in ms.
+    pub max_timestamp: i64,
+    /// Part of a transaction.
+    pub transactional: bool,
+}
+
+impl ProducerBatch {
+    /// From a batch header; `None` where the batch has no producer id, or is a control batch (markers have no sequence).
+    pub fn of(header: &BatchHeader) -> Option<Self> {
+        (header.has_producer_id() && !header.attributes.is_control()).then_some(Self {
+            producer_id: header.producer_id,
+            producer_epoch: header.producer_epoch,
+            base_sequence: header.base_sequence,
+            last_offset_delta: header.last_offset_delta,
+            max_timestamp: header.max_timestamp,
+            transactional: header.attributes.is_transactional(),
+        })
+    }
+
+    /// Sequence of the last record.
+    pub fn last_sequence(&self) -> i32 {
+        advance_sequence(self.base_sequence, self.last_offset_delta)
+    }
+}
+
+/// The original of a batch that was sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Duplicate {
+    /// Offset the original's first record got.
+    pub base_offset: i64,
+    /// Offset the original's last record got.
+    pub last_offset: i64,
+    /// The original's largest timestamp in ms.
+    pub timestamp: i64,
+}
+
+impl Duplicate {
+    /// Success may be answered once the log is flushed up to here.
+    pub fn next_offset(&self) -> i64 {
+        self.last_offset + 1
+    }
+}
+
+/// A batch that may be answered with success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SequenceCheck {
+    /// Continues its producer's sequence: append it, then [`ProducerStates::record`] it.
+    Fresh,
+    /// Already appended: do not append, answer with the original's offset.
+    Duplicate(Duplicate),
+}
+
+/// Why a batch must not be appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SequenceError {
+    /// A newer instance of the producer has taken over.
+    #[error(
+        "producer {producer_id} sent epoch {epoch} but {current} is current: a newer instance has taken over"
+    )]
+    InvalidEpoch {
+        /// The producer.
+        producer_id: i64,
+        /// Epoch sent.
+        epoch: i16,
+        /// Epoch known.
+        current: i16,
+    },
+    /// The sequence does not continue the last one.
+    #[error("producer {producer_id} sent sequence {sequence} but its last one was {last}")]
+    OutOfOrder {
+        /// The producer.
+        producer_id: i64,
+        /// First sequence sent.
+        sequence: i32,
+        /// Last sequence known, -1 for none.
+        last: i32,
+    },
+    /// The table is full of producers with open transactions.
+    #[error(
+        "the log remembers {producers_max} producers (producer.states.max), all in open transactions; try later or raise it"
+    )]
+    TooManyProducers {
+        /// `producer.states.max`.
+        producers_max: u32,
+    },
+}
+
+impl SequenceError {
+    /// The protocol's error number.
+    pub fn code(&self) -> i16 {
+        match self {
+            Self::InvalidEpoch { .. } => code::INVALID_PRODUCER_EPOCH,
+            Self::OutOfOrder { .. } => code::OUT_OF_ORDER_SEQUENCE_NUMBER,
+            Self::TooManyProducers { .. } => code::THROTTLING_QUOTA_EXCEEDED,
+        }
+    }
+}
+
+/// A remembered batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct KeptBatch {
+    pub last_sequence: i32,
+    pub last_offset: i64,
+    pub offset_delta: i32,
+    pub timestamp: i64,
+}
+
+impl KeptBatch {
+    fn base_sequence(&self) -> i32 {
+        // Backwards over the wrap: 0 comes after i32::MAX.
+        ((i64::from(self.last_sequence) - i64::from(self.offset_delta)) & i64::from(i32::MAX))
+            as i32
+    }
+}
+
+/// One producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub producer_id: i64,
+    pub epoch: i16,
+    pub kept: [KeptBatch; BATCHES_KEPT],
+    pub kept_count: u8,
+    pub last_timestamp: i64,
+    pub coordinator_epoch: i32,
+    /// First offset of the open transaction, or -1.
+    pub transaction_first_offset: i64,
+    /// When the entry was last used, on the caller's clock.
+    pub used_ms: i64,
+    older: u32,
+    newer: u32,
+}
+
+impl Entry {
+    fn new(producer_id: i64, epoch: i16, used_ms: i64) -> Self {
+        Self {
+            producer_id,
+            epoch,
+            kept: [KeptBatch::default(); BATCHES_KEPT],
+            kept_count: 0,
+            last_timestamp: NO_TIMESTAMP,
+            coordinator_epoch: -1,
+            transaction_first_offset: -1,
+            used_ms,
+            older: NONE,
+            newer: NONE,
+        }
+    }
+
+    /// Remembered batches, oldest first.
+    pub fn batches(&self) -> &[KeptBatch] {
+        &self.kept[..usize::from(self.kept_count)]
+    }
+
+    fn last_sequence(&self) -> i32 {
+        self.batches()
+            .last()
+            .map_or(NO_SEQUENCE, |batch| batch.last_sequence)
+    }
+
+    fn push(&mut self, batch: KeptBatch) {
+        if usize::from(self.kept_count) == BATCHES_KEPT {
+            self.kept.rotate_left(1);
+            self.kept_count -= 1;
+        }
+        self.kept[usize::from(self.kept_count)] = batch;
+        self.kept_count += 1;
+    }
+}
+
+/// One producer as DescribeProducers shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerView {
+    /// The producer.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub producer_epoch: i16,
+    /// Sequence of its last record, -1 where there is none.
+    pub last_sequence: i32,
+    /// Largest timestamp of its last batch in ms, -1 where there is none.
+    pub last_timestamp: i64,
+    /// Epoch of the coordinator that ended its last transaction, -1 for none.
+    pub coordinator_epoch: i32,
+    /// First offset of its open transaction, -1 for none.
+    pub current_transaction_start_offset: i64,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct ProducerStates {
+    limits: ProducerLimits,
+    by_id: HashMap<i64, u32>,
+    entries: Vec<Entry>,
+    oldest: u32,
+    newest: u32,
+}
+
+impl ProducerStates {
+    /// An empty table; allocates nothing.
+    pub fn new(limits: ProducerLimits) -> Self {
+        Self {
+            limits,
+            by_id: HashMap::new(),
+            entries: Vec::new(),
+            oldest: NONE,
+            newest: NONE,
+        }
+    }
+
+    /// Changes the limits; they apply from the next use on.
+    pub fn set_limits(&mut self, limits: ProducerLimits) {
+        self.limits = limits;
+    }
+
+    /// Number of producers remembered.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether no producer is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Judges a client's batch. Changes nothing; `now_ms` is the same clock as in [`ProducerStates::record`].
+    ///
+    /// Order of the rules: an older epoch is refused; one of the last five batches sent again is a duplicate; a new epoch must start at sequence 0; otherwise the
+    /// sequence must follow the last one. A producer that is not known, or expired, may start anywhere.
+    pub fn check(
+        &self,
+        batch: &ProducerBatch,
+        now_ms: i64,
+    ) -> Result<SequenceCheck, SequenceError> {
+        let Some(entry) = self
+            .get(batch.producer_id)
+            .filter(|entry| !self.is_expired(entry, now_ms))
+        else {
+            return self
+                .room_for_one_more(now_ms)
+                .map(|()| SequenceCheck::Fresh);
+        };
+        let producer_id = batch.producer_id;
+        if batch.producer_epoch < entry.epoch {
+            return Err(SequenceError::InvalidEpoch {
+                producer_id,
+                epoch: batch.producer_epoch,
+                current: entry.epoch,
+            });
+        }
+        let sequence = batch.base_sequence;
+        if batch.producer_epoch > entry.epoch {
+            if sequence != 0 && entry.epoch != NO_PRODUCER_EPOCH {
+                return Err(SequenceError::OutOfOrder {
+                    producer_id,
+                    sequence,
+                    last: NO_SEQUENCE,
+                });
+            }
+            return Ok(SequenceCheck::Fresh);
+        }
+        let last_sequence = batch.last_sequence();
+        let original =
+            entry.batches().iter().rev().find(|kept| {
+                kept.last_sequence == last_sequence && kept.base_sequence() == sequence
+            });
+        if let Some(kept) = original {
+            return Ok(SequenceCheck::Duplicate(Duplicate {
+                base_offset: kept.last_offset - i64::from(kept.offset_delta),
+                last_offset: kept.last_offset,
+                timestamp: kept.timestamp,
+            }));
+        }
+        let last = entry.last_sequence();
+        let next = if last == NO_SEQUENCE {
+            0
+        } else {
+            advance_sequence(last, 1)
+        };
+        if sequence != next {
+            return Err(SequenceError::OutOfOrder {
+                producer_id,
+                sequence,
+                last,
+            });
+        }
+        Ok(SequenceCheck::Fresh)
+    }
+
+    /// Remembers a batch that was appended with `last_offset`; also used, without [`ProducerStates::check`], for batches of a leader and when a log is read back.
+    ///
+    /// `now_ms`: a clock that does not jump, in ms; expiry counts from here. Frees at most a few expired entries on the way.
+    pub fn record(&mut self, batch: &ProducerBatch, last_offset: i64, now_ms: i64) {
+        self.expire(now_ms, 2);
+        let index = self.entry_for(batch.producer_id, batch.producer_epoch, now_ms);
+        let entry = &mut self.entries[index as usize];
+        if entry.epoch != batch.producer_epoch {
+            entry.epoch = batch.producer_epoch;
+            entry.kept_count = 0;
+        }
+        entry.push(KeptBatch {
+            last_sequence: batch.last_sequence(),
+            last_offset,
+            offset_delta: batch.last_offset_delta,
+            timestamp: batch.max_timestamp,
+        });
+        entry.last_timestamp = batch.max_timestamp;
+        if batch.transactional && entry.transaction_first_offset < 0 {
+            entry.transaction_first_offset = last_offset - i64::from(batch.last_offset_delta);
+        }
+    }
+
+    /// Forgets up to `budget` producers unused for longer than `producer.id.expiration.ms`; returns how many. A producer in an open transaction counts as in use.
+    pub fn expire(&mut self, now_ms: i64, budget: usize) -> usize {
+        let mut forgotten = 0;
+        for _ in 0..budget {
+            let Some(oldest) = self.entries.get(self.oldest as usize) else {
+                break;
+            };
+            if oldest.transaction_first_offset >= 0 {
+                self.touch(self.oldest, now_ms);
+            } else if self.is_expired(oldest, now_ms) {
+                self.remove(self.oldest);
+                forgotten += 1;
+            } else {
+                break;
+            }
+        }
+        forgotten
+    }
+
+    /// Forgets everything (before the log is read back after a truncation).
+    pub fn clear(&mut self) {
+        self.by_id = HashMap::new();
+        self.entries = Vec::new();
+        self.oldest = NONE;
+        self.newest = NONE;
+    }
+
+    /// All producers by ascending id, expired ones left out.
+    pub fn views(&self, now_ms: i64) -> Vec<ProducerView> {
+        let mut views: Vec<ProducerView> = self
+            .entries
+            .iter()
+            .filter(|entry| !self.is_expired(entry, now_ms))
+            .map(|entry| ProducerView {
+                producer_id: entry.producer_id,
+                producer_epoch: entry.epoch,
+                last_sequence: entry.last_sequence(),
+                last_timestamp: entry.last_timestamp,
+                coordinator_epoch: entry.coordinator_epoch,
+                current_transaction_start_offset: entry.transaction_first_offset,
+            })
+            .collect();
+        views.sort_unstable_by_key(|view| view.producer_id);
+        views
+    }
+
+    /// First offset of the oldest open transaction: bounds the last stable offset.
+    pub fn first_unstable_offset(&self) -> Option<i64> {
+        self.entries
+            .iter()
+            .map(|entry| entry.transaction_first_offset)
+            .filter(|&offset| offset >= 0)
+            .min()
+    }
+
+    fn get(&self, producer_id: i64) -> Option<&Entry> {
+        self.by_id
+            .get(&producer_id)
+            .and_then(|&index| self.entries.get(index as usize))
+    }
+
+    fn is_expired(&self, entry: &Entry, now_ms: i64) -> bool {
+        entry.transaction_first_offset < 0
+            && now_ms.saturating_sub(entry.used_ms) >= self.limits.expiration_ms
+    }
+
+    fn room_for_one_more(&self, _now_ms: i64) -> Result<(), SequenceError> {
+        if self.entries.len() < self.limits.producers_max as usize || self.evictable().is_some() {
+            return Ok(());
+        }
+        Err(SequenceError::TooManyProducers {
+            producers_max: self.limits.producers_max,
+        })
+    }
+
+    /// The entry unused for longest that has no open transaction.
+    fn evictable(&self) -> Option<u32> {
+        let mut index = self.oldest;
+        while let Some(entry) = self.entries.get(index as usize) {
+            if entry.transaction_first_offset < 0 {
+                return Some(index);
+            }
+            index = entry.newer;
+        }
+        None
+    }
+
+    /// The entry of a producer, made where there is none, as the most recently used.
+    fn entry_for(&mut self, producer_id: i64, epoch: i16, now_ms: i64) -> u32 {
+        if let Some(&index) = self.by_id.get(&producer_id) {
+            self.touch(index, now_ms);
+            return index;
+        }
+        if self.entries.len() >= self.limits.producers_max.max(1) as usize
+            && let Some(index) = self.evictable()
+        {
+            self.remove(index);
+        }
+        if self.entries.is_empty() {
+            // Most logs see one producer or a few: do not begin with room for four.
+            self.entries.reserve_exact(1);
+        }
+        let index = self.entries.len() as u32;
+        self.entries.push(Entry::new(producer_id, epoch, now_ms));
+        self.by_id.insert(producer_id, index);
+        self.link_newest(index);
+        index
+    }
+
+    fn touch(&mut self, index: u32, now_ms: i64) {
+        self.entries[index as usize].used_ms = now_ms;
+        if self.newest != index {
+            self.unlink(index);
+            self.link_newest(index);
+        }
+    }
+
+    fn link_newest(&mut self, index: u32) {
+        let before = self.newest;
+        let entry = &mut self.entries[index as usize];
+        entry.older = before;
+        entry.newer = NONE;
+        match self.entries.get_mut(before as usize) {
+            Some(entry) => entry.newer = index,
+            None => self.oldest = index,
+        }
+        self.newest = index;
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let Entry { older, newer, .. } = self.entries[index as usize];
+        match self.entries.get_mut(older as usize) {
+            Some(entry) => entry.newer = newer,
+            None => self.oldest = newer,
+        }
+        match self.entries.get_mut(newer as usize) {
+            Some(entry) => entry.older = older,
+            None => self.newest = older,
+        }
+    }
+
+    fn remove(&mut self, index: u32) {
+        self.unlink(index);
+        let removed = self.entries.swap_remove(index as usize);
+        self.by_id.remove(&removed.producer_id);
+        // The last entry took the free place: whoever pointed at it follows.
+        if let Some(&Entry {
+            producer_id,
+            older,
+            newer,
+            ..
+        }) = self.entries.get(index as usize)
+        {
+            self.by_id.insert(producer_id, index);
+            match self.entries.get_mut(older as usize) {
+                Some(entry) => entry.newer = index,
+                None => self.oldest = index,
+            }
+            match self.entries.get_mut(newer as usize) {
+                Some(entry) => entry.older = index,
+                None => self.newest = index,
+            }
+        }
+    }
+}
