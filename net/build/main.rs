@@ -1,0 +1,108 @@
+//! Generates the message types from `messages/`, in the notation of `messages/README.md`.
+//!
+//! Emits four files that `src/` includes: `messages.rs` (one module per API), `api.rs` (the API keys and the table),
+//! `request.rs` (the enums over all requests and responses) and `metadata.rs` (the records of the metadata log).
+
+mod arbitrary;
+mod emit;
+mod notation;
+mod tables;
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use notation::{File, Struct};
+
+const USES: &str = "use crate::codec::{DecodeError, EncodeError, Message, Reader, TopLevel, Writer};\n\
+    #[allow(unused_imports)]\nuse crate::{Bytes, ErrorCode, Records, Str, Uuid, VersionRange};\n";
+
+fn main() {
+    let messages = PathBuf::from(var("CARGO_MANIFEST_DIR")).join("messages");
+    let out = PathBuf::from(var("OUT_DIR"));
+    println!("cargo::rerun-if-changed=messages");
+    println!("cargo::rerun-if-changed=build");
+
+    let mut apis = files(&messages);
+    apis.sort_by_key(|file| file.api.as_ref().map(|api| api.key));
+    write(&out.join("messages.rs"), &api_modules(&apis));
+    write(&out.join("api.rs"), &tables::api(&apis));
+    write(&out.join("request.rs"), &tables::request(&apis));
+
+    let records = files(&messages.join("metadata"));
+    let mut metadata = String::from(USES);
+    metadata.push_str(&structs(&records));
+    metadata.push_str(&tables::metadata_record(&records));
+    write(&out.join("metadata.rs"), &metadata);
+}
+
+fn var(name: &str) -> String {
+    env::var(name).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn write(path: &Path, text: &str) {
+    fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
+/// The described files of a folder, by name.
+fn files(folder: &Path) -> Vec<File> {
+    let entries =
+        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.unwrap_or_else(|error| panic!("{error}")).path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "msg"))
+        .collect();
+    paths.sort();
+    paths
+        .iter()
+        .map(|path| {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            let text = fs::read_to_string(path)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            notation::parse(&stem, &text).unwrap_or_else(|error| panic!("{error}"))
+        })
+        .collect()
+}
+
+fn api_modules(apis: &[File]) -> String {
+    let mut out = String::new();
+    for file in apis {
+        let name = file.api.as_ref().map_or("", |api| api.name.as_str());
+        if file.docs.is_empty() {
+            let _ = writeln!(out, "/// The messages of the API `{name}`.");
+        }
+        for doc in &file.docs {
+            let _ = writeln!(out, "/// {doc}");
+        }
+        let _ = writeln!(out, "pub mod {} {{\n{USES}", file.stem);
+        out.push_str(&structs(std::slice::from_ref(file)));
+        out.push_str("}\n\n");
+    }
+    out
+}
+
+/// All structs of some files, which share one Rust module. What a request and a response both describe, and alike,
+/// becomes one type.
+fn structs(files: &[File]) -> String {
+    let mut out = String::new();
+    let mut seen: Vec<&Struct> = Vec::new();
+    for message in files.iter().flat_map(|file| &file.messages) {
+        let context = emit::Context { message };
+        for structure in &message.structs {
+            if let Some(known) = seen.iter().find(|known| known.name == structure.name) {
+                assert!(
+                    known.fields == structure.fields,
+                    "{}: `{}` is described twice, differently",
+                    message.name,
+                    structure.name
+                );
+                continue;
+            }
+            seen.push(structure);
+            emit::structure(&mut out, structure, &context);
+            arbitrary::structure(&mut out, structure, &context);
+        }
+        tables::top_level(&mut out, message);
+    }
+    out
+}
