@@ -1,16 +1,217 @@
-//! Compressed records: gzip, snappy, lz4, zstd, decompressed under a cap.
+//! The four codecs of compressed batches: gzip, snappy, lz4 and zstd.
+//!
+//! Decompression is always under a cap on its output and streams through one small buffer ([`Inflater`]); what a length field claims is never allocated before it is known to be possible for
+//! the bytes that arrived. Snappy comes in two shapes: raw (librdkafka, franz-go) and the xerial block framing (Java, sarama). Compression serves builders only: stored batches are never recompressed.
+
+use std::io::{Read, Write};
 
 use super::{error::BatchError, header::Compression};
 
+/// Magic and version fields of the xerial framing: then each block is a u32 length (big endian) and a raw snappy block.
+const XERIAL_HEADER: [u8; 16] = [
+    0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1,
+];
+const XERIAL_MAGIC_BYTES: usize = 8;
+/// Uncompressed bytes per xerial block, as Java writes them.
+const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
+/// A snappy element of 3 bytes gives at most 64: no block grows by more than this.
+const SNAPPY_GROWTH_MAX: usize = 22;
+/// Output buffer of the streaming codecs.
+const CHUNK_BYTES: usize = 16 * 1024;
+/// Largest zstd window accepted, as a power of two: what level 22 uses. Its memory is touched only as output is produced.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
 /// Compresses `records` and appends them to `out`.
+///
+/// Fails only where a codec does. Snappy is written in the xerial framing, lz4 as one frame.
 pub fn compress(
     compression: Compression,
     records: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<(), BatchError> {
+    let failed = |_| bad(compression, "the codec failed to compress");
     match compression {
         Compression::None => out.extend_from_slice(records),
-        other => return Err(BatchError::UnsupportedCompression { codec: other as u8 }),
+        Compression::Gzip => {
+            let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::default());
+            encoder.write_all(records).map_err(failed)?;
+            encoder.finish().map_err(failed)?;
+        }
+        Compression::Snappy => {
+            out.extend_from_slice(&XERIAL_HEADER);
+            let mut encoder = snap::raw::Encoder::new();
+            for block in records.chunks(XERIAL_BLOCK_BYTES) {
+                let packed = encoder
+                    .compress_vec(block)
+                    .map_err(|_| bad(compression, "the codec failed to compress"))?;
+                out.extend_from_slice(&(packed.len() as u32).to_be_bytes());
+                out.extend_from_slice(&packed);
+            }
+        }
+        Compression::Lz4 => {
+            let mut encoder = lz4_flex::frame::FrameEncoder::new(out);
+            encoder.write_all(records).map_err(failed)?;
+            encoder
+                .finish()
+                .map_err(|_| bad(compression, "the codec failed to compress"))?;
+        }
+        Compression::Zstd => zstd::stream::copy_encode(records, out, 0).map_err(failed)?,
     }
     Ok(())
+}
+
+/// The records of a batch, decompressed; at most `cap` bytes.
+///
+/// Errors: damaged data, or more output than `cap`. Memory grows with the output, not with what headers claim.
+pub fn decompress(
+    compression: Compression,
+    payload: &[u8],
+    cap: usize,
+) -> Result<Vec<u8>, BatchError> {
+    if compression == Compression::None {
+        if payload.len() > cap {
+            return Err(BatchError::DecompressionCap { cap });
+        }
+        return Ok(payload.to_vec());
+    }
+    let mut inflater = Inflater::new(compression, payload, cap)?;
+    let (mut out, mut chunk) = (Vec::new(), Vec::new());
+    while inflater.next_chunk(&mut chunk)? {
+        out.extend_from_slice(&chunk);
+    }
+    Ok(out)
+}
+
+/// Decompresses in chunks, under a cap.
+pub(super) struct Inflater<'a> {
+    compression: Compression,
+    codec: Codec<'a>,
+    given: usize,
+    cap: usize,
+}
+
+enum Codec<'a> {
+    Stream(Box<dyn Read + 'a>),
+    /// What is left of raw snappy blocks with their lengths.
+    Xerial(&'a [u8]),
+    /// One raw snappy block; `None` once given.
+    Snappy(Option<&'a [u8]>),
+}
+
+impl<'a> Inflater<'a> {
+    /// Over the bytes after a batch's header.
+    pub fn new(
+        compression: Compression,
+        payload: &'a [u8],
+        cap: usize,
+    ) -> Result<Self, BatchError> {
+        let codec = match compression {
+            Compression::None => Codec::Stream(Box::new(payload)),
+            Compression::Gzip => {
+                Codec::Stream(Box::new(flate2::bufread::MultiGzDecoder::new(payload)))
+            }
+            Compression::Lz4 => {
+                Codec::Stream(Box::new(lz4_flex::frame::FrameDecoder::new(payload)))
+            }
+            Compression::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(payload)
+                    .map_err(|_| bad(compression, "the codec did not start"))?;
+                decoder
+                    .window_log_max(ZSTD_WINDOW_LOG_MAX)
+                    .map_err(|_| bad(compression, "the codec did not start"))?;
+                Codec::Stream(Box::new(decoder))
+            }
+            Compression::Snappy if payload.starts_with(&XERIAL_HEADER[..XERIAL_MAGIC_BYTES]) => {
+                // The two version fields that follow have only ever been 1; readers look at the magic alone.
+                let blocks = payload
+                    .get(XERIAL_HEADER.len()..)
+                    .ok_or_else(|| bad(compression, "the framing is cut off"))?;
+                Codec::Xerial(blocks)
+            }
+            Compression::Snappy => Codec::Snappy(Some(payload)),
+        };
+        Ok(Self {
+            compression,
+            codec,
+            given: 0,
+            cap,
+        })
+    }
+
+    /// Replaces `chunk` by the next bytes, at least one; false (and an empty chunk) at the end.
+    pub fn next_chunk(&mut self, chunk: &mut Vec<u8>) -> Result<bool, BatchError> {
+        let compression = self.compression;
+        let room = self.cap - self.given;
+        match &mut self.codec {
+            Codec::Stream(reader) => {
+                chunk.resize(CHUNK_BYTES, 0);
+                let length = reader
+                    .read(chunk)
+                    .map_err(|_| bad(compression, "the data is damaged or cut off"))?;
+                chunk.truncate(length);
+            }
+            Codec::Xerial(rest) => loop {
+                chunk.clear();
+                if rest.is_empty() {
+                    break;
+                }
+                let (length, after) = rest
+                    .split_first_chunk::<4>()
+                    .ok_or_else(|| bad(compression, "a block length is cut off"))?;
+                let length = u32::from_be_bytes(*length) as usize;
+                let block = after
+                    .get(..length)
+                    .ok_or_else(|| bad(compression, "a block is cut off"))?;
+                *rest = &after[length..];
+                unpack_snappy(block, chunk, room, self.cap)?;
+                if !chunk.is_empty() {
+                    break;
+                }
+            },
+            Codec::Snappy(block) => match block.take() {
+                Some(block) => unpack_snappy(block, chunk, room, self.cap)?,
+                None => chunk.clear(),
+            },
+        }
+        if chunk.len() > room {
+            return Err(BatchError::DecompressionCap { cap: self.cap });
+        }
+        self.given += chunk.len();
+        Ok(!chunk.is_empty())
+    }
+}
+
+/// Replaces `chunk` by one unpacked raw block.
+fn unpack_snappy(
+    block: &[u8],
+    chunk: &mut Vec<u8>,
+    room: usize,
+    cap: usize,
+) -> Result<(), BatchError> {
+    let damaged = |_| bad(Compression::Snappy, "a block is damaged");
+    if block.is_empty() {
+        return Err(bad(Compression::Snappy, "a block is empty"));
+    }
+    let length = snap::raw::decompress_len(block).map_err(damaged)?;
+    if length > block.len().saturating_mul(SNAPPY_GROWTH_MAX) {
+        return Err(bad(
+            Compression::Snappy,
+            "a block claims more bytes than it can hold",
+        ));
+    }
+    if length > room {
+        return Err(BatchError::DecompressionCap { cap });
+    }
+    chunk.resize(length, 0);
+    snap::raw::Decoder::new()
+        .decompress(block, chunk)
+        .map_err(damaged)?;
+    Ok(())
+}
+
+fn bad(compression: Compression, reason: &'static str) -> BatchError {
+    BatchError::BadCompression {
+        codec: compression.name(),
+        reason,
+    }
 }

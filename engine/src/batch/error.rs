@@ -13,8 +13,6 @@ pub mod code {
     pub const MESSAGE_TOO_LARGE: i16 = 10;
     /// A record's timestamp lies outside what the topic accepts.
     pub const INVALID_TIMESTAMP: i16 = 32;
-    /// The batch format is not one this broker writes.
-    pub const UNSUPPORTED_FOR_MESSAGE_FORMAT: i16 = 43;
     /// A batch with a sequence does not continue its producer's last one.
     pub const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
     /// The producer's epoch has been replaced by a newer one.
@@ -139,17 +137,18 @@ impl BatchError {
             Self::TooShort { .. }
             | Self::LengthMismatch { .. }
             | Self::BadChecksum { .. }
-            | Self::BadHeader(_)
-            | Self::BadCompression { .. } => code::CORRUPT_MESSAGE,
-            Self::UnsupportedMagic { .. } => code::UNSUPPORTED_FOR_MESSAGE_FORMAT,
+            | Self::BadHeader(_) => code::CORRUPT_MESSAGE,
             Self::TooLarge { .. } | Self::DecompressionCap { .. } => code::MESSAGE_TOO_LARGE,
             Self::UnsupportedCompression { .. } => code::UNSUPPORTED_COMPRESSION_TYPE,
             Self::NotOffered(_) => code::INVALID_TXN_STATE,
             Self::InvalidTimestamps(_) => code::INVALID_TIMESTAMP,
-            Self::TrailingBytes { .. }
+            // What follows arrived as it was sent (the checksum says so): sending it again cannot help, and CORRUPT_MESSAGE would be retried.
+            Self::UnsupportedMagic { .. }
+            | Self::TrailingBytes { .. }
             | Self::Invalid(_)
             | Self::BadRecord { .. }
-            | Self::InvalidRecords(_) => code::INVALID_RECORD,
+            | Self::InvalidRecords(_)
+            | Self::BadCompression { .. } => code::INVALID_RECORD,
         }
     }
 
@@ -159,7 +158,6 @@ impl BatchError {
             code::CORRUPT_MESSAGE => "CORRUPT_MESSAGE",
             code::MESSAGE_TOO_LARGE => "MESSAGE_TOO_LARGE",
             code::INVALID_TIMESTAMP => "INVALID_TIMESTAMP",
-            code::UNSUPPORTED_FOR_MESSAGE_FORMAT => "UNSUPPORTED_FOR_MESSAGE_FORMAT",
             code::INVALID_TXN_STATE => "INVALID_TXN_STATE",
             code::UNSUPPORTED_COMPRESSION_TYPE => "UNSUPPORTED_COMPRESSION_TYPE",
             _ => "INVALID_RECORD",

@@ -77,6 +77,7 @@ pub struct Attributes(pub i16);
 
 impl Attributes {
     /// The compression codec, or the unknown number.
+    #[inline]
     pub fn compression(self) -> Result<Compression, BatchError> {
         match self.0 & COMPRESSION_MASK {
             0 => Ok(Compression::None),
@@ -252,7 +253,7 @@ impl BatchHeader {
 
     /// Whether the batch carries a producer id.
     pub fn has_producer_id(&self) -> bool {
-        self.producer_id != NO_PRODUCER_ID
+        self.producer_id > NO_PRODUCER_ID
     }
 
     /// Whether the stored checksum matches `batch`, which must be exactly this batch.
@@ -287,6 +288,31 @@ impl BatchHeader {
             leader_epoch,
             ..*self
         }
+    }
+
+    /// The header with another timestamp type and largest timestamp, and the checksum that belongs to them. `batch` is the whole batch this header was parsed from.
+    ///
+    /// Without a change nothing is computed; otherwise the batch's bytes are passed over once more.
+    #[must_use]
+    pub fn restamped(
+        &self,
+        timestamp_type: TimestampType,
+        max_timestamp: i64,
+        batch: &[u8],
+    ) -> Self {
+        let attributes = self.attributes.with_timestamp_type(timestamp_type);
+        let mut changed = Self {
+            attributes,
+            max_timestamp,
+            ..*self
+        };
+        if changed != *self {
+            let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+            digest.update(&changed.encode()[CHECKSUM_START..]);
+            digest.update(batch.get(HEADER_BYTES..).unwrap_or_default());
+            changed.checksum = digest.finalize() as u32;
+        }
+        changed
     }
 }
 

@@ -9,11 +9,13 @@ mod error;
 mod header;
 mod iterate;
 mod record;
+mod scan;
+mod search;
 mod validate;
 mod varint;
 
 pub use builder::{BatchBuilder, seal};
-pub use compression::compress;
+pub use compression::{compress, decompress};
 pub use error::{BatchError, RecordError, code};
 pub use header::{
     Attributes, BatchHeader, CHECKSUM_START, Compression, HEADER_BYTES, LENGTH_OVERHEAD_BYTES,
@@ -22,6 +24,7 @@ pub use header::{
 };
 pub use iterate::{Batch, Batches, batches};
 pub use record::{Record, RecordHeader, Records};
+pub use search::{RecordBytes, TimedRecord, first_at_or_after, max_timestamp_record, read_records};
 pub use validate::{ProduceRules, ValidBatch, validate_produce};
 
 /// At most this many records are named in one refusal, so that a hostile batch cannot make a large answer.
