@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::emit::{Context, default_of, mentions, rust_name};
+use crate::context::{Context, default_of, parameter, rust_name};
 use crate::notation::{Field, Kind, Struct};
 
 /// Emits the implementation of `ArbitraryMessage` for one struct.
@@ -12,20 +12,16 @@ pub fn structure(out: &mut String, structure: &Struct, context: &Context) {
         let value = value(field, context);
         let value = match context.within(field.versions) {
             None => value,
-            Some(within) => format!("if {within} {{ {value} }} else {{ {} }}", default_of(field)),
+            Some(within) => format!(
+                "if {} {{ {value} }} else {{ {} }}",
+                within.holds,
+                default_of(field)
+            ),
         };
         let _ = writeln!(body, "            {}: {value},", rust_name(&field.name));
     }
-    let source = if mentions(&body, "source") {
-        "source"
-    } else {
-        "_source"
-    };
-    let version = if mentions(&body, "version") {
-        "version"
-    } else {
-        "_version"
-    };
+    let source = parameter(&body, "source");
+    let version = parameter(&body, "version");
     let _ = writeln!(
         out,
         "#[cfg(feature = \"arbitrary\")]\nimpl crate::arbitrary::ArbitraryMessage for {name} {{\n    fn arbitrary({source}: &mut crate::arbitrary::Source<'_>, {version}: i16) -> Self {{\n        {name} {{\n{body}        }}\n    }}\n}}\n",
@@ -39,9 +35,10 @@ fn value(field: &Field, context: &Context) -> String {
         None => inner,
         Some(nullable) => match context.within(nullable) {
             None => format!("if source.is_null() {{ None }} else {{ Some({inner}) }}"),
-            Some(may) => {
-                format!("if ({may}) && source.is_null() {{ None }} else {{ Some({inner}) }}")
-            }
+            Some(may) => format!(
+                "if {} && source.is_null() {{ None }} else {{ Some({inner}) }}",
+                may.holds
+            ),
         },
     }
 }

@@ -4,7 +4,10 @@
 //! `request.rs` (the enums over all requests and responses) and `metadata.rs` (the records of the metadata log).
 
 mod arbitrary;
-mod emit;
+mod context;
+mod decode;
+mod definition;
+mod encode;
 mod notation;
 mod tables;
 
@@ -87,7 +90,7 @@ fn structs(files: &[File]) -> String {
     let mut out = String::new();
     let mut seen: Vec<&Struct> = Vec::new();
     for message in files.iter().flat_map(|file| &file.messages) {
-        let context = emit::Context { message };
+        let context = context::Context { message };
         for structure in &message.structs {
             if let Some(known) = seen.iter().find(|known| known.name == structure.name) {
                 assert!(
@@ -99,7 +102,7 @@ fn structs(files: &[File]) -> String {
                 continue;
             }
             seen.push(structure);
-            emit::structure(&mut out, structure, &context);
+            definition::structure(&mut out, structure, &context);
             arbitrary::structure(&mut out, structure, &context);
         }
         tables::top_level(&mut out, message);
