@@ -5,11 +5,13 @@
 
 mod offset;
 mod segment;
+mod stored;
 mod time;
 mod transaction;
 
 pub use offset::{OFFSET_ENTRY_BYTES, OffsetEntry, OffsetIndex};
 pub use segment::{IndexSettings, SegmentIndexes};
+pub use stored::{BlockRead, StoredEntry, StoredLookup};
 pub use time::{TIME_ENTRY_BYTES, TimeEntry, TimeIndex};
 pub use transaction::{ABORTED_ENTRY_BYTES, AbortedTransaction, TransactionIndex};
 

@@ -211,6 +211,17 @@ impl Entry {
     }
 }
 
+/// A producer as a snapshot stores it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stored {
+    pub producer_id: i64,
+    pub epoch: i16,
+    pub last_batch: Option<KeptBatch>,
+    pub last_timestamp: i64,
+    pub coordinator_epoch: i32,
+    pub transaction_first_offset: i64,
+}
+
 /// One producer as DescribeProducers shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProducerView {
@@ -278,9 +289,7 @@ impl ProducerStates {
             .get(batch.producer_id)
             .filter(|entry| !self.is_expired(entry, now_ms))
         else {
-            return self
-                .room_for_one_more(now_ms)
-                .map(|()| SequenceCheck::Fresh);
+            return self.room_for_one_more().map(|()| SequenceCheck::Fresh);
         };
         let producer_id = batch.producer_id;
         if batch.producer_epoch < entry.epoch {
@@ -364,6 +373,10 @@ impl ProducerStates {
             } else if self.is_expired(oldest, now_ms) {
                 self.remove(self.oldest);
                 forgotten += 1;
+                if self.entries.is_empty() {
+                    // An idle log holds nothing.
+                    self.clear();
+                }
             } else {
                 break;
             }
@@ -371,7 +384,29 @@ impl ProducerStates {
         forgotten
     }
 
-    /// Forgets everything (before the log is read back after a truncation).
+    /// Notes a transaction marker at the log's control batch: the producer's transaction is over, and its epoch is at least the marker's. Returns the transaction's first
+    /// offset, where one was open.
+    pub fn end_transaction(
+        &mut self,
+        producer_id: i64,
+        producer_epoch: i16,
+        coordinator_epoch: i32,
+        timestamp: i64,
+        now_ms: i64,
+    ) -> Option<i64> {
+        let index = self.entry_for(producer_id, producer_epoch, now_ms);
+        let entry = &mut self.entries[index as usize];
+        if entry.epoch != producer_epoch {
+            entry.epoch = producer_epoch;
+            entry.kept_count = 0;
+        }
+        entry.coordinator_epoch = coordinator_epoch;
+        entry.last_timestamp = timestamp;
+        let first_offset = std::mem::replace(&mut entry.transaction_first_offset, -1);
+        (first_offset >= 0).then_some(first_offset)
+    }
+
+    /// Forgets everything (before the log is read back after a truncation: a snapshot at or below the new end, then the batches after it).
     pub fn clear(&mut self) {
         self.by_id = HashMap::new();
         self.entries = Vec::new();
@@ -407,18 +442,58 @@ impl ProducerStates {
             .min()
     }
 
+    /// Entries from least to most recently used.
+    pub(super) fn by_use(&self) -> impl Iterator<Item = &Entry> {
+        let mut index = self.oldest;
+        std::iter::from_fn(move || {
+            let entry = self.entries.get(index as usize)?;
+            index = entry.newer;
+            Some(entry)
+        })
+    }
+
+    /// Takes over a stored producer as the most recently used, in place of what was known of it.
+    pub(super) fn restore(&mut self, stored: &Stored, now_ms: i64) {
+        let index = self.entry_for(stored.producer_id, stored.epoch, now_ms);
+        let entry = &mut self.entries[index as usize];
+        entry.epoch = stored.epoch;
+        entry.kept_count = 0;
+        entry.last_timestamp = stored.last_timestamp;
+        entry.coordinator_epoch = stored.coordinator_epoch;
+        entry.transaction_first_offset = stored.transaction_first_offset;
+        if let Some(batch) = stored.last_batch {
+            entry.push(batch);
+        }
+    }
+
+    /// Puts older batches before the last one of a stored producer; ignored where it is not known.
+    pub(super) fn restore_earlier(&mut self, producer_id: i64, earlier: &[KeptBatch]) {
+        let Some(&index) = self.by_id.get(&producer_id) else {
+            return;
+        };
+        let entry = &mut self.entries[index as usize];
+        let Some(&last) = entry.batches().last() else {
+            return;
+        };
+        entry.kept_count = 0;
+        for &batch in earlier {
+            entry.push(batch);
+        }
+        entry.push(last);
+    }
+
     fn get(&self, producer_id: i64) -> Option<&Entry> {
         self.by_id
             .get(&producer_id)
             .and_then(|&index| self.entries.get(index as usize))
     }
 
-    fn is_expired(&self, entry: &Entry, now_ms: i64) -> bool {
+    pub(super) fn is_expired(&self, entry: &Entry, now_ms: i64) -> bool {
         entry.transaction_first_offset < 0
             && now_ms.saturating_sub(entry.used_ms) >= self.limits.expiration_ms
     }
 
-    fn room_for_one_more(&self, _now_ms: i64) -> Result<(), SequenceError> {
+    fn room_for_one_more(&self) -> Result<(), SequenceError> {
         if self.entries.len() < self.limits.producers_max as usize || self.evictable().is_some() {
             return Ok(());
         }
@@ -445,10 +520,13 @@ impl ProducerStates {
             self.touch(index, now_ms);
             return index;
         }
-        if self.entries.len() >= self.limits.producers_max.max(1) as usize
-            && let Some(index) = self.evictable()
-        {
-            self.remove(index);
+        // Twice, so that a table shrinks after its limit was lowered.
+        for _ in 0..2 {
+            if self.entries.len() >= self.limits.producers_max.max(1) as usize
+                && let Some(index) = self.evictable()
+            {
+                self.remove(index);
+            }
         }
         if self.entries.is_empty() {
             // Most logs see one producer or a few: do not begin with room for four.
