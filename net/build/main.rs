@@ -17,8 +17,11 @@ use std::{env, fs};
 
 use notation::{File, Struct};
 
-const USES: &str = "use crate::codec::{DecodeError, EncodeError, Message, Reader, TopLevel, Writer};\n\
-    #[allow(unused_imports)]\nuse crate::{Bytes, ErrorCode, Records, Str, Uuid, VersionRange};\n";
+/// What every module of messages uses.
+const USES: &str = "use crate::VersionRange;\n\
+    use crate::codec::{DecodeError, EncodeError, Message, Reader, TopLevel, Writer};\n";
+/// What a module uses if its fields are of such a type.
+const VALUES: [&str; 5] = ["Bytes", "ErrorCode", "Records", "Str", "Uuid"];
 
 fn main() {
     let messages = PathBuf::from(var("CARGO_MANIFEST_DIR")).join("messages");
@@ -33,8 +36,7 @@ fn main() {
     write(&out.join("request.rs"), &tables::request(&apis));
 
     let records = files(&messages.join("metadata"));
-    let mut metadata = String::from(USES);
-    metadata.push_str(&structs(&records));
+    let mut metadata = uses(&records) + &structs(&records);
     metadata.push_str(&tables::metadata_record(&records));
     write(&out.join("metadata.rs"), &metadata);
 }
@@ -77,11 +79,31 @@ fn api_modules(apis: &[File]) -> String {
         for doc in &file.docs {
             let _ = writeln!(out, "/// {doc}");
         }
-        let _ = writeln!(out, "pub mod {} {{\n{USES}", file.stem);
-        out.push_str(&structs(std::slice::from_ref(file)));
+        let file = std::slice::from_ref(file);
+        let _ = writeln!(out, "pub mod {} {{\n{}", file[0].stem, uses(file));
+        out.push_str(&structs(file));
         out.push_str("}\n\n");
     }
     out
+}
+
+/// The `use` lines of the module that holds these files' structs.
+fn uses(files: &[File]) -> String {
+    let types: Vec<String> = files
+        .iter()
+        .flat_map(|file| &file.messages)
+        .flat_map(|message| &message.structs)
+        .flat_map(|structure| &structure.fields)
+        .map(|field| context::rust_type(&field.kind))
+        .collect();
+    let mut uses = USES.to_owned();
+    for value in VALUES {
+        let vector = format!("Vec<{value}>");
+        if types.iter().any(|kind| kind == value || *kind == vector) {
+            let _ = writeln!(uses, "use crate::{value};");
+        }
+    }
+    uses
 }
 
 /// All structs of some files, which share one Rust module. What a request and a response both describe, and alike,

@@ -1,8 +1,12 @@
 //! Made-up messages, for property tests and fuzzing: any bytes are turned into a value that a version can carry.
 
+mod form;
+
 use bytes::Bytes;
 
 use crate::{ErrorCode, Records, Str, Uuid};
+
+pub use self::form::{Body, Form};
 
 /// The most elements an array is given.
 const ELEMENTS_MAX: u8 = 3;
