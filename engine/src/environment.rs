@@ -42,17 +42,19 @@ pub trait Environment: Clone + 'static {
 }
 
 /// The real thing: compio's runtime of the current thread, the system's clocks and files.
+///
+/// Another disk than the real one can be put in its place, such as one that records.
 #[derive(Clone)]
-pub struct DirectEnvironment {
-    disk: DirectDisk,
+pub struct DirectEnvironment<D = DirectDisk> {
+    disk: D,
     random: Rc<RefCell<Random>>,
 }
 
 static PROCESS_START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-impl DirectEnvironment {
+impl<D: Disk> DirectEnvironment<D> {
     /// An environment for the current thread, which must be running a compio runtime whenever it is used.
-    pub fn new(disk: DirectDisk) -> Self {
+    pub fn new(disk: D) -> Self {
         LazyLock::force(&PROCESS_START);
         // The standard library's hasher is keyed by the operating system's randomness.
         let seed = std::hash::RandomState::new().hash_one(SystemTime::now());
@@ -63,10 +65,10 @@ impl DirectEnvironment {
     }
 }
 
-impl Environment for DirectEnvironment {
-    type Disk = DirectDisk;
+impl<D: Disk> Environment for DirectEnvironment<D> {
+    type Disk = D;
 
-    fn disk(&self) -> &DirectDisk {
+    fn disk(&self) -> &D {
         &self.disk
     }
 

@@ -1,6 +1,7 @@
 //! The only door to files: what the engine may ask of a disk, and its implementations.
 //!
-//! [`direct`] talks to the kernel through io_uring with O_DIRECT; [`sim`] is a seeded model of a disk that loses power.
+//! [`direct`] talks to the kernel through io_uring with O_DIRECT; [`sim`] is a seeded model of a disk that loses power;
+//! [`recording`] notes what passes through another disk, so that a power loss at any moment can be played back.
 //! Everything is asynchronous and stays on the shard's thread. What may be relied on after a crash is said at each method and nowhere else assumed:
 //!
 //! - a file's contents are durable once written through a `durable` file, or once `sync_data` has succeeded after the write;
@@ -9,6 +10,7 @@
 //! - a name that was created, renamed or removed is durable only after `sync_dir` of its directory.
 
 pub mod direct;
+pub mod recording;
 pub mod sim;
 
 use std::future::Future;
@@ -223,7 +225,7 @@ pub const SMALL_FILE_BYTES_MAX: u64 = 16 << 20;
 /// The most pieces that one kernel write takes (IOV_MAX).
 pub const WRITE_PIECES_MAX: usize = 1024;
 
-/// Fills a range of a file with zeros and makes content and length durable: how a journal file is prepared before its first entry.
+/// Fills a range of whole blocks of a file with zeros and makes content and length durable: how a journal file is prepared before its first entry.
 ///
 /// Afterwards durable writes into the range change neither the file's length nor its extents, which makes them cheap, and safe on file
 /// systems that do not persist the size of a file extended by a durable write.

@@ -47,3 +47,6 @@ pub const fn round_down(bytes: usize) -> usize {
 pub const fn is_aligned(bytes: u64) -> bool {
     bytes.is_multiple_of(BLOCK_BYTES as u64)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use bytes::Bytes;
 use nix::errno::Errno;
 
 use super::{FaultKind, NodeId, Operation, SimDisk, WriteId};
@@ -95,7 +96,11 @@ impl DiskFile for SimFile {
         if !is_aligned(position) {
             return self.failure("write", Errno::EINVAL);
         }
-        let bytes: Vec<_> = pieces.into_iter().map(AlignedSlice::into_bytes).collect();
+        // A copy, as a device makes one: the writer's memory is free again once the write is over.
+        let bytes: Vec<_> = pieces
+            .iter()
+            .map(|piece| Bytes::copy_from_slice(piece))
+            .collect();
         let begun = open.disk.state.borrow_mut().medium.begin_write(
             open.node,
             position,

@@ -58,8 +58,6 @@ enum Change {
         start: u64,
         end: u64,
     },
-    /// Space was reserved; matters only for what is free after a crash.
-    Allocate,
 }
 
 /// What happened to a write that was under way when the power went or the device failed.
@@ -316,7 +314,6 @@ impl FileNode {
         let end = position + len;
         self.allocated
             .insert(position / PAGE_BYTES, end.div_ceil(PAGE_BYTES));
-        self.push_completed(Change::Allocate);
         if !keep_size && end > self.live_len {
             self.live_len = end;
             self.push_completed(Change::Extend(end));
@@ -367,7 +364,6 @@ impl FileNode {
                     self.durable_len = len;
                 }
                 Change::Clear { start, end } => self.durable.clear(start, end),
-                Change::Allocate => {}
             }
         }
         self.pending = rest;
@@ -421,8 +417,7 @@ impl FileNode {
                     len = *to;
                 }
                 Change::Clear { start, end } if random.chance(0.5) => content.clear(*start, *end),
-                Change::Extend(_) | Change::SetLen(_) | Change::Clear { .. } | Change::Allocate => {
-                }
+                Change::Extend(_) | Change::SetLen(_) | Change::Clear { .. } => {}
             }
         }
         content.clear(len, u64::MAX - PAGE_BYTES);

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
 use nix::errno::Errno;
@@ -16,6 +16,9 @@ use crate::random::Random;
 
 pub(crate) type NodeId = u64;
 
+/// How far the changes to names had come when a directory sync began.
+pub(crate) type NameMark = u64;
+
 const ROOT: NodeId = 0;
 
 /// Everything a simulated disk holds.
@@ -23,7 +26,9 @@ const ROOT: NodeId = 0;
 pub(crate) struct Medium {
     nodes: BTreeMap<NodeId, Node>,
     next_node: NodeId,
-    pending_names: Vec<NameChange>,
+    /// Changes to names that are not durable yet, with their place in the order of all changes.
+    pending_names: Vec<(NameMark, NameChange)>,
+    name_changes: NameMark,
     capacity_bytes: u64,
     used_bytes: u64,
     /// Whether a durable write that makes a file longer also makes the new length durable.
@@ -72,6 +77,7 @@ impl Medium {
             nodes: BTreeMap::from([(ROOT, Node::Dir(DirNode::default()))]),
             next_node: ROOT + 1,
             pending_names: Vec::new(),
+            name_changes: 0,
             capacity_bytes,
             used_bytes: 0,
             extension_is_durable: false,
@@ -152,7 +158,7 @@ impl Medium {
         self.next_node += 1;
         self.dir_mut(at.0)?.live.insert(at.1.clone(), id);
         self.nodes.insert(id, node);
-        self.pending_names.push(NameChange::Link { at, node: id });
+        self.change_names(NameChange::Link { at, node: id });
         Ok(id)
     }
 
@@ -215,7 +221,7 @@ impl Medium {
             .ok_or_else(|| failure(Errno::ENOENT))?;
         self.file_mut(id)?.live_links -= 1;
         self.dir_mut(at.0)?.live.remove(&at.1);
-        self.pending_names.push(NameChange::Unlink { at });
+        self.change_names(NameChange::Unlink { at });
         self.free_if_unused(id);
         Ok(())
     }
@@ -231,7 +237,7 @@ impl Medium {
             return Err(failure(Errno::ENOTEMPTY));
         }
         self.dir_mut(at.0)?.live.remove(&at.1);
-        self.pending_names.push(NameChange::Unlink { at });
+        self.change_names(NameChange::Unlink { at });
         Ok(())
     }
 
@@ -258,7 +264,7 @@ impl Medium {
         }
         self.dir_mut(from.0)?.live.remove(&from.1);
         self.dir_mut(to.0)?.live.insert(to.1.clone(), id);
-        self.pending_names.push(NameChange::Rename { from, to });
+        self.change_names(NameChange::Rename { from, to });
         if let Some(replaced) = replaced {
             if let Ok(file) = self.file_mut(replaced) {
                 file.live_links -= 1;
@@ -268,31 +274,34 @@ impl Medium {
         Ok(())
     }
 
-    /// The directory whose names are to be synced.
-    pub(crate) fn begin_sync_dir(&self, path: &Path) -> io::Result<NodeId> {
-        let id = self.find(path)?;
-        self.dir(id).map(|_| id)
+    fn change_names(&mut self, change: NameChange) {
+        self.name_changes += 1;
+        self.pending_names.push((self.name_changes, change));
     }
 
-    /// Makes every change to the names in directory `id` durable, and the earlier changes they build on.
-    pub(crate) fn complete_sync_dir(&mut self, id: NodeId) {
+    /// The directory whose names are to be synced, and the changes that the sync covers.
+    pub(crate) fn begin_sync_dir(&self, path: &Path) -> io::Result<(NodeId, NameMark)> {
+        let id = self.find(path)?;
+        self.dir(id).map(|_| (id, self.name_changes))
+    }
+
+    /// Makes the changes to the names in directory `id` up to `mark` durable, and the earlier changes they build on.
+    pub(crate) fn complete_sync_dir(&mut self, (id, mark): (NodeId, NameMark)) {
         let mut chosen = vec![false; self.pending_names.len()];
         let mut names: BTreeSet<Name> = BTreeSet::new();
-        for (index, change) in self.pending_names.iter().enumerate().rev() {
-            if change
-                .names()
-                .any(|name| name.0 == id || names.contains(name))
-            {
+        for (index, (at, change)) in self.pending_names.iter().enumerate().rev() {
+            let of_this_dir = *at <= mark && change.names().any(|name| name.0 == id);
+            if of_this_dir || change.names().any(|name| names.contains(name)) {
                 chosen[index] = true;
                 names.extend(change.names().cloned());
             }
         }
         let changes = std::mem::take(&mut self.pending_names);
-        for (change, chosen) in changes.into_iter().zip(chosen) {
+        for ((at, change), chosen) in changes.into_iter().zip(chosen) {
             if chosen {
                 self.make_durable(&change);
             } else {
-                self.pending_names.push(change);
+                self.pending_names.push((at, change));
             }
         }
         self.forget_removed();
@@ -333,7 +342,7 @@ impl Medium {
         let named: BTreeSet<NodeId> = self
             .pending_names
             .iter()
-            .filter_map(|change| match change {
+            .filter_map(|(_, change)| match change {
                 NameChange::Link { node, .. } => Some(*node),
                 _ => None,
             })
@@ -484,7 +493,7 @@ impl Medium {
 
     /// Makes all names durable at once.
     pub(crate) fn settle_names(&mut self) {
-        for change in std::mem::take(&mut self.pending_names) {
+        for (_, change) in std::mem::take(&mut self.pending_names) {
             self.make_durable(&change);
         }
         self.forget_removed();
@@ -504,7 +513,7 @@ impl Medium {
             .collect();
         let happens = [0.0, 0.5, 0.9, 1.0][random.below(4) as usize];
         let mut blocked: BTreeSet<&Name> = BTreeSet::new();
-        for change in &self.pending_names {
+        for (_, change) in &self.pending_names {
             if change.names().any(|name| blocked.contains(name)) || !random.chance(happens) {
                 blocked.extend(change.names());
                 continue;
@@ -547,6 +556,7 @@ impl Medium {
     ) -> Self {
         let mut medium = Self {
             next_node: self.next_node,
+            name_changes: self.name_changes,
             ..Self::new(self.capacity_bytes)
         };
         medium.extension_is_durable = self.extension_is_durable;
@@ -584,24 +594,44 @@ impl Medium {
             .sum();
     }
 
-    /// Every file and its content, by path; for tests and for writing an image to a real disk.
-    pub(crate) fn files(&self) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    /// Every file and its content as a reader sees it, by path from the root.
+    pub(crate) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut found = Vec::new();
-        let mut to_visit = vec![(std::path::PathBuf::new(), ROOT)];
-        while let Some((path, id)) = to_visit.pop() {
-            match self.nodes.get(&id) {
-                Some(Node::Dir(dir)) => {
-                    to_visit.extend(
-                        dir.live
-                            .iter()
-                            .map(|(name, child)| (path.join(name), *child)),
-                    );
-                }
-                Some(Node::File(file)) => found.push((path, file.read(0, file.len() as usize))),
-                None => {}
+        self.walk(|path, node| {
+            if let Node::File(file) = node {
+                found.push((path, file.read(0, file.len() as usize)));
             }
-        }
+        });
         found.sort();
         found
+    }
+
+    /// Every directory, by path from the root.
+    pub(crate) fn dirs(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        self.walk(|path, node| {
+            if let Node::Dir(_) = node {
+                found.push(path);
+            }
+        });
+        found.sort();
+        found
+    }
+
+    fn walk(&self, mut visit: impl FnMut(PathBuf, &Node)) {
+        let mut to_visit = vec![(PathBuf::new(), ROOT)];
+        while let Some((path, id)) = to_visit.pop() {
+            let Some(node) = self.nodes.get(&id) else {
+                continue;
+            };
+            if let Node::Dir(dir) = node {
+                to_visit.extend(
+                    dir.live
+                        .iter()
+                        .map(|(name, child)| (path.join(name), *child)),
+                );
+            }
+            visit(path, node);
+        }
     }
 }

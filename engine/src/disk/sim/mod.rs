@@ -25,10 +25,11 @@ use std::time::Duration;
 pub use faults::{Fault, FaultKind, Operation, Timing};
 pub use file::SimFile;
 pub use file_node::SECTOR_BYTES;
-pub(crate) use file_node::WriteId;
-pub(crate) use medium::{Medium, NodeId};
+pub(crate) use file_node::{SyncMark, WriteId};
+pub(crate) use medium::{Medium, NameMark, NodeId};
 
-use super::{Capabilities, DirEntry, Disk, OpenOptions, with_path};
+use super::{Capabilities, DirEntry, Disk, DiskFile, OpenOptions, with_path};
+use crate::memory::AlignedBuffer;
 use crate::random::Random;
 use crate::sim::World;
 
@@ -122,6 +123,35 @@ impl SimDisk {
     /// Every file with its content as a reader sees it now, by path from the root.
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         self.state.borrow().medium.files()
+    }
+
+    /// Writes every file below `from` to the same place below `to` on another disk, such as a real one, and its directories.
+    pub async fn copy_to<D: Disk>(&self, disk: &D, from: &Path, to: &Path) -> io::Result<()> {
+        let (dirs, files) = (self.state.borrow().medium.dirs(), self.files());
+        let from = from.strip_prefix("/").unwrap_or(from);
+        for dir in dirs.iter().filter_map(|dir| dir.strip_prefix(from).ok()) {
+            disk.create_dir_all(&to.join(dir)).await?;
+        }
+        for (path, content) in &files {
+            if let Ok(name) = path.strip_prefix(from) {
+                let options = OpenOptions {
+                    create: true,
+                    write: true,
+                    ..OpenOptions::default()
+                };
+                let file = disk.open(&to.join(name), options).await?;
+                if !content.is_empty() {
+                    file.write_at(
+                        0,
+                        vec![AlignedBuffer::copied_from(content).into_aligned_slice()],
+                    )
+                    .await?;
+                }
+                file.set_len(content.len() as u64).await?;
+                file.close().await?;
+            }
+        }
+        Ok(())
     }
 
     /// How many files are open, for tests of descriptor limits and leaks.
@@ -221,9 +251,9 @@ impl Disk for SimDisk {
 
     async fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let begun = self.state.borrow().medium.begin_sync_dir(path);
-        let id = begun.map_err(|error| with_path(error, "sync directory", path))?;
+        let begun = begun.map_err(|error| with_path(error, "sync directory", path))?;
         self.attempt(Operation::SyncDir, path, "sync directory", |state| {
-            state.medium.complete_sync_dir(id);
+            state.medium.complete_sync_dir(begun);
             Ok(())
         })
         .await

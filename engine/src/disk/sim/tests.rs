@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use nix::errno::Errno;
+
 use super::{Fault, FaultKind, Operation, SimDisk};
-use crate::disk::{Disk, DiskFile, OpenOptions, os_error_of};
+use crate::disk::{Disk, DiskFile, OpenOptions, os_error_of, write_zeros};
 use crate::environment::Environment;
 use crate::memory::{AlignedBuffer, AlignedSlice};
-use crate::sim::{Executor, StopAt};
+use crate::sim::{Executor, Outcome, StopAt};
 
 const BLOCK: usize = 4096;
 
@@ -126,9 +128,416 @@ fn eio_comes_out_with_its_number_and_path() {
                 .unwrap();
             file.write_at(0, vec![blocks(1, 1)]).await.unwrap();
             let error = file.write_at(0, vec![blocks(2, 1)]).await.unwrap_err();
-            assert_eq!(os_error_of(&error), Some(nix::errno::Errno::EIO as i32));
+            assert_eq!(os_error_of(&error), Some(Errno::EIO as i32));
             assert!(error.to_string().contains("/data/f"), "{error}");
             file.write_at(0, vec![blocks(3, 1)]).await.unwrap();
         })
         .finished();
+}
+
+#[test]
+fn a_file_made_longer_by_a_durable_write_may_be_short_again_unless_synced() {
+    async fn grow(disk: SimDisk, sync: bool) {
+        let file = disk
+            .open(Path::new("f"), OpenOptions::JOURNAL)
+            .await
+            .unwrap();
+        disk.sync_dir(Path::new("/")).await.unwrap();
+        file.write_at(0, vec![blocks(1, 3)]).await.unwrap();
+        if sync {
+            file.sync_data().await.unwrap();
+        }
+    }
+    let lens = |disk: SimDisk| {
+        (0..50)
+            .map(|seed| file(&disk.crash(seed), "f").expect("synced").len())
+            .collect::<Vec<_>>()
+    };
+    let unsynced = lens(after(|disk| grow(disk, false)));
+    assert!(
+        unsynced.contains(&0) && unsynced.contains(&(3 * BLOCK)),
+        "{unsynced:?}"
+    );
+    assert!(
+        lens(after(|disk| grow(disk, true)))
+            .iter()
+            .all(|len| *len == 3 * BLOCK)
+    );
+    let newer = after(|disk| async move {
+        disk.set_extension_is_durable(true);
+        grow(disk, false).await;
+    });
+    assert!(lens(newer).iter().all(|len| *len == 3 * BLOCK));
+}
+
+#[test]
+fn zeros_written_first_make_later_durable_writes_safe() {
+    let disk = after(|disk| async move {
+        let file = disk
+            .open(Path::new("j"), OpenOptions::JOURNAL)
+            .await
+            .unwrap();
+        disk.sync_dir(Path::new("/")).await.unwrap();
+        write_zeros(&file, 0, 3 << 20).await.unwrap();
+        file.write_at(2 << 20, vec![blocks(1, 1)]).await.unwrap();
+    });
+    for seed in 0..20 {
+        let content = file(&disk.crash(seed), "j").expect("synced");
+        assert_eq!(content.len(), 3 << 20);
+        assert_eq!(content.iter().filter(|byte| **byte == 1).count(), BLOCK);
+    }
+}
+
+#[test]
+fn a_write_under_way_may_be_there_in_part_and_harms_nothing_else() {
+    let executor = Executor::new(2);
+    let stop_at = StopAt {
+        disk_operations: Some(7),
+        ..StopAt::default()
+    };
+    let outcome = executor.run_until(stop_at, |env| async move {
+        let file = env
+            .disk()
+            .open(Path::new("f"), OpenOptions::JOURNAL)
+            .await
+            .unwrap();
+        env.disk().sync_dir(Path::new("/")).await.unwrap();
+        file.set_len(8 * BLOCK as u64).await.unwrap();
+        file.sync_data().await.unwrap();
+        file.write_at(0, vec![blocks(1, 4)]).await.unwrap();
+        let (one, two) = (file.clone(), file.clone());
+        futures_util::future::join(
+            one.write_at(2 * BLOCK as u64, vec![blocks(2, 1)]),
+            two.write_at(4 * BLOCK as u64, vec![blocks(3, 4)]),
+        )
+        .await
+        .0
+        .unwrap();
+    });
+    assert_eq!(outcome, Outcome::Stopped);
+    let (mut torn, mut second_only) = (0, 0);
+    for seed in 0..300 {
+        for disk in [executor.disk().crash(seed), executor.disk().kill(seed)] {
+            let content = file(&disk, "f").expect("synced");
+            assert!(content[..2 * BLOCK].iter().all(|byte| *byte == 1));
+            assert!(content[3 * BLOCK..4 * BLOCK].iter().all(|byte| *byte == 1));
+            let overwritten = content[2 * BLOCK..3 * BLOCK]
+                .iter()
+                .filter(|byte| **byte == 2)
+                .count();
+            let added = content[4 * BLOCK..]
+                .iter()
+                .filter(|byte| **byte == 3)
+                .count();
+            torn += u32::from(![0, 4 * BLOCK].contains(&added));
+            second_only += u32::from(overwritten == 0 && added == 4 * BLOCK);
+        }
+    }
+    assert!(torn > 100 && second_only > 20, "{torn} {second_only}");
+}
+
+#[test]
+fn names_not_synced_may_or_may_not_have_changed_and_renames_are_atomic() {
+    let disk = after(|disk| async move {
+        disk.place(Path::new("d/a"), b"a").unwrap();
+        disk.place(Path::new("d/old"), b"old").unwrap();
+        disk.place(Path::new("d/doomed"), b"doomed").unwrap();
+        disk.rename(Path::new("d/a"), Path::new("d/old"))
+            .await
+            .unwrap();
+        disk.remove_file(Path::new("d/doomed")).await.unwrap();
+        disk.open(Path::new("d/new"), OpenOptions::SEGMENT)
+            .await
+            .unwrap();
+    });
+    assert_eq!(
+        disk.files(),
+        [("d/new".into(), vec![]), ("d/old".into(), b"a".to_vec())]
+    );
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..200 {
+        let image = disk.crash(seed);
+        let names = (file(&image, "d/a"), file(&image, "d/old"));
+        assert!(
+            names == (Some(b"a".to_vec()), Some(b"old".to_vec()))
+                || names == (None, Some(b"a".to_vec())),
+            "a rename happens wholly or not at all: {names:?}"
+        );
+        seen.insert((
+            names.0.is_some(),
+            file(&image, "d/doomed").is_some(),
+            file(&image, "d/new").is_some(),
+        ));
+    }
+    assert_eq!(seen.len(), 8, "each change for itself: {seen:?}");
+}
+
+#[test]
+fn a_directory_sync_makes_names_durable_but_not_those_of_other_directories() {
+    let disk = after(|disk| async move {
+        disk.create_dir_all(Path::new("d/e")).await.unwrap();
+        disk.sync_dir(Path::new("/")).await.unwrap();
+        for name in ["d/f", "d/e/g"] {
+            disk.open(Path::new(name), OpenOptions::SEGMENT)
+                .await
+                .unwrap();
+        }
+        disk.sync_dir(Path::new("d")).await.unwrap();
+    });
+    let images: Vec<_> = (0..100).map(|seed| disk.crash(seed)).collect();
+    assert!(images.iter().all(|image| file(image, "d/f").is_some()));
+    let kept = images
+        .iter()
+        .filter(|image| file(image, "d/e/g").is_some())
+        .count();
+    assert!((10..90).contains(&kept), "{kept}");
+}
+
+#[test]
+fn writing_a_small_file_atomically_leaves_the_old_or_the_new_and_then_the_new() {
+    for stop in 1..40 {
+        let executor = Executor::new(stop);
+        executor
+            .disk()
+            .place(Path::new("d/c"), b"old content")
+            .unwrap();
+        let stop_at = StopAt {
+            disk_operations: Some(stop),
+            ..StopAt::default()
+        };
+        let outcome = executor.run_until(stop_at, |env| async move {
+            env.disk()
+                .write_atomic(Path::new("d/c"), b"new")
+                .await
+                .unwrap();
+            assert_eq!(
+                env.disk().read_small(Path::new("d/c")).await.unwrap(),
+                b"new"
+            );
+        });
+        for seed in 0..20 {
+            let content = file(&executor.disk().crash(seed), "d/c").expect("old or new");
+            match outcome {
+                Outcome::Stopped => assert!(
+                    content == b"old content" || content == b"new",
+                    "{content:?}"
+                ),
+                Outcome::Finished(()) => assert_eq!(content, b"new"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_kill_keeps_the_page_cache_which_a_later_power_loss_may_take() {
+    let disk = after(|disk| async move {
+        let file = disk
+            .open(Path::new("f"), OpenOptions::SEGMENT)
+            .await
+            .unwrap();
+        file.write_at(0, vec![blocks(1, 1)]).await.unwrap();
+    });
+    let survivor = disk.kill(3);
+    assert_eq!(file(&survivor, "f"), Some(vec![1; BLOCK]));
+    let after_both: Vec<_> = (0..50)
+        .map(|seed| file(&survivor.crash(seed), "f"))
+        .collect();
+    assert!(after_both.contains(&None) && after_both.contains(&Some(vec![1; BLOCK])));
+}
+
+#[test]
+fn what_a_failed_sync_lost_no_later_sync_brings_back() {
+    let disk = after(|disk| async move {
+        disk.inject(Fault::once(FaultKind::InputOutput, Operation::Sync, "f", 0));
+        let file = disk
+            .open(Path::new("f"), OpenOptions::SEGMENT)
+            .await
+            .unwrap();
+        disk.sync_dir(Path::new("/")).await.unwrap();
+        file.write_at(0, vec![blocks(1, 1)]).await.unwrap();
+        file.sync_data().await.unwrap_err();
+        file.sync_data().await.unwrap();
+    });
+    assert!((0..50).any(|seed| file(&disk.crash(seed), "f") != Some(vec![1; BLOCK])));
+}
+
+#[test]
+fn a_failed_write_may_have_happened_in_part() {
+    let contents: std::collections::BTreeSet<_> = (0..40)
+        .map(|seed| {
+            let executor = Executor::new(seed);
+            executor
+                .disk()
+                .inject(Fault::always(FaultKind::InputOutput, Operation::Write, ""));
+            executor
+                .run_until(StopAt::default(), |env| async move {
+                    let file = env
+                        .disk()
+                        .open(Path::new("f"), OpenOptions::JOURNAL)
+                        .await
+                        .unwrap();
+                    file.write_at(0, vec![blocks(1, 1)]).await.unwrap_err();
+                })
+                .finished();
+            file(executor.disk(), "f")
+                .map(|content| content.iter().filter(|byte| **byte == 1).count())
+        })
+        .collect();
+    assert!(
+        contents.len() > 4,
+        "nothing, everything, and parts: {contents:?}"
+    );
+}
+
+#[test]
+fn a_full_disk_refuses_and_reserved_space_stays_usable() {
+    after(|disk| async move {
+        let space = 16 * BLOCK as u64;
+        disk.set_capacity_bytes(space);
+        let full = |error: std::io::Error| {
+            assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}")
+        };
+        let reserved = disk
+            .open(Path::new("reserved"), OpenOptions::SEGMENT)
+            .await
+            .unwrap();
+        reserved.allocate(0, 10 * BLOCK as u64, true).await.unwrap();
+        assert_eq!(reserved.len().await.unwrap(), 0);
+        let other = disk
+            .open(Path::new("other"), OpenOptions::SEGMENT)
+            .await
+            .unwrap();
+        full(other.write_at(0, vec![blocks(1, 7)]).await.unwrap_err());
+        other.write_at(0, vec![blocks(1, 6)]).await.unwrap();
+        assert_eq!(disk.available_bytes(Path::new("/")).await.unwrap(), 0);
+        full(other.allocate(0, space, false).await.unwrap_err());
+        reserved.write_at(0, vec![blocks(2, 10)]).await.unwrap();
+        full(
+            reserved
+                .write_at(10 * BLOCK as u64, vec![blocks(2, 1)])
+                .await
+                .unwrap_err(),
+        );
+
+        other.punch(0, 2 * BLOCK as u64).await.unwrap();
+        assert_eq!(
+            disk.available_bytes(Path::new("/")).await.unwrap(),
+            2 * BLOCK as u64
+        );
+        reserved.set_len(4 * BLOCK as u64).await.unwrap();
+        assert_eq!(
+            disk.available_bytes(Path::new("/")).await.unwrap(),
+            8 * BLOCK as u64
+        );
+        disk.remove_file(Path::new("other")).await.unwrap();
+        assert_eq!(
+            disk.available_bytes(Path::new("/")).await.unwrap(),
+            8 * BLOCK as u64,
+            "still open"
+        );
+        other.close().await.unwrap();
+        assert_eq!(
+            disk.available_bytes(Path::new("/")).await.unwrap(),
+            12 * BLOCK as u64
+        );
+    });
+}
+
+#[test]
+fn bits_flip_in_reads_when_told_and_on_the_medium_for_good() {
+    after(|disk| async move {
+        disk.place(Path::new("f"), &[0; BLOCK]).unwrap();
+        let ones = async |disk: &SimDisk| -> u32 {
+            disk.read_small(Path::new("f"))
+                .await
+                .unwrap()
+                .iter()
+                .map(|byte| byte.count_ones())
+                .sum()
+        };
+        disk.inject(Fault::once(FaultKind::BitFlip, Operation::Read, "f", 1));
+        assert_eq!(
+            (ones(&disk).await, ones(&disk).await, ones(&disk).await),
+            (0, 1, 0)
+        );
+        disk.flip_bit(Path::new("f"), 77, 3).unwrap();
+        assert_eq!(disk.read_small(Path::new("f")).await.unwrap()[77], 8);
+        assert_eq!(ones(&disk.crash(1)).await, 1);
+    });
+}
+
+#[test]
+fn operations_under_way_together_complete_in_any_order() {
+    let orders: std::collections::BTreeSet<_> = (0..100)
+        .map(|seed| {
+            Executor::run(seed, |env| async move {
+                let file = env
+                    .disk()
+                    .open(Path::new("f"), OpenOptions::JOURNAL)
+                    .await
+                    .unwrap();
+                let order: std::rc::Rc<std::cell::RefCell<Vec<u64>>> = Default::default();
+                for index in 0..3 {
+                    let (file, order) = (file.clone(), order.clone());
+                    env.spawn("write", async move {
+                        file.write_at(index * BLOCK as u64, vec![blocks(1, 1)])
+                            .await
+                            .unwrap();
+                        order.borrow_mut().push(index);
+                    });
+                }
+                env.sleep(std::time::Duration::from_secs(1)).await;
+                order.take()
+            })
+        })
+        .collect();
+    assert_eq!(orders.len(), 6);
+}
+
+#[test]
+fn misuse_is_refused_as_the_kernel_does() {
+    after(|disk| async move {
+        let errno = |error: std::io::Error| os_error_of(&error).map(Errno::from_raw);
+        let missing = disk
+            .open(Path::new("none"), OpenOptions::READ)
+            .await
+            .err()
+            .and_then(errno);
+        assert_eq!(missing, Some(Errno::ENOENT));
+        let file = disk
+            .open(Path::new("f"), OpenOptions::SEGMENT)
+            .await
+            .unwrap();
+        assert_eq!(
+            file.write_at(512, vec![blocks(1, 1)])
+                .await
+                .err()
+                .and_then(errno),
+            Some(Errno::EINVAL)
+        );
+        let buffer = AlignedBuffer::with_capacity(BLOCK);
+        assert_eq!(
+            file.read_at(0, buffer, 100).await.err().and_then(errno),
+            Some(Errno::EINVAL)
+        );
+        let reader = disk.open(Path::new("f"), OpenOptions::READ).await.unwrap();
+        assert_eq!(
+            reader
+                .write_at(0, vec![blocks(1, 1)])
+                .await
+                .err()
+                .and_then(errno),
+            Some(Errno::EBADF)
+        );
+        disk.create_dir_all(Path::new("d/e")).await.unwrap();
+        assert_eq!(
+            disk.remove_dir(Path::new("d")).await.err().and_then(errno),
+            Some(Errno::ENOTEMPTY)
+        );
+        disk.remove_dir(Path::new("d/e")).await.unwrap();
+        disk.remove_dir(Path::new("d")).await.unwrap();
+        assert_eq!(disk.open_files(), 2);
+        drop((file, reader));
+        assert_eq!(disk.open_files(), 0);
+    });
 }
