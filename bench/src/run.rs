@@ -1,0 +1,544 @@
+//! One run of one workload against one broker: prepares topics and data, drives the loads, gathers what was seen.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use ringlog_net::api::ApiKey;
+
+use crate::client::admin::{Admin, AdminError, TopicLayout};
+use crate::client::clock::Clock;
+use crate::client::compression::Compression;
+use crate::client::poller::Poller;
+use crate::consumer::{ConsumerLoad, ConsumerSetup};
+use crate::drive::Drive;
+use crate::environment::Environment;
+use crate::latency::Latencies;
+use crate::producer::{ProducerLoad, ProducerSetup};
+use crate::results::{ConsumerFigures, Outcome, ProducerFigures};
+use crate::schedule::Schedule;
+use crate::verify::{Verdict, Verifier};
+use crate::watch::Watch;
+use crate::workload::{
+    Acks, Arrival, Consumer, Partitioner, Preload, Producer, Rate, Start, Workload,
+};
+
+const PRODUCER_TOKENS: u64 = 0;
+const CONSUMER_TOKENS: u64 = 1 << 32;
+/// How long administrative requests may take.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(70);
+/// How long a preload or a verification's reading back may take.
+const PHASE_PATIENCE: Duration = Duration::from_secs(600);
+/// Time between opening connections and the first record.
+const SETTLE_NS: u64 = 100_000_000;
+/// Lateness of the generator's own that makes a run doubtful.
+const LATE_P99_MS: f64 = 1.0;
+/// Stolen CPU that makes a run doubtful.
+const STEAL_MAX: f64 = 0.02;
+
+/// Offsets by topic and partition.
+type Offsets = HashMap<(String, i32), i64>;
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// `host:port` of the broker.
+    pub bootstrap: String,
+    /// The broker's pid, where it runs on this machine and is to be watched.
+    pub pid: Option<u32>,
+    /// Whether every record is verified.
+    pub verify: bool,
+    /// Whether topics that this run created stay.
+    pub keep_topics: bool,
+    /// Whether to write progress to standard error.
+    pub progress: bool,
+}
+
+/// Why a run produced nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The broker could not be asked, or refused.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The load's connections could not be opened.
+    #[error("cannot open the load's connections: {0}")]
+    Connect(std::io::Error),
+    /// The preload failed.
+    #[error("writing the data that the workload starts from failed: {0}")]
+    Preload(String),
+    /// A combination that makes no sense.
+    #[error("{0}")]
+    Nonsense(String),
+}
+
+/// Runs `workload`.
+pub fn run(workload: &Workload, options: &RunOptions) -> Result<Outcome, RunError> {
+    let clock = Clock::start();
+    let run_id = run_id();
+    let mut admin = Admin::connect(&options.bootstrap, ADMIN_TIMEOUT)?;
+    let names = topic_names(workload, run_id);
+    let configs: Vec<(String, String)> = workload.topic.configs.clone().into_iter().collect();
+    let (layouts, created) = admin.ensure_topics(
+        &names,
+        workload.topic.partitions as usize,
+        workload.topic.replication_factor,
+        &configs,
+    )?;
+    let mut stage = Stage {
+        workload,
+        options,
+        clock,
+        run_id,
+        layouts,
+        admin,
+    };
+    let outcome = stage.measure();
+    if !options.keep_topics && !created.is_empty() {
+        // Tidying up after a run that is over must not hide its outcome.
+        if let Err(error) = stage.admin.delete_topics(&created) {
+            eprintln!("the run's topics could not be deleted: {error}");
+        }
+    }
+    outcome
+}
+
+/// A number that tells this run's records from others'.
+fn run_id() -> u32 {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    (now.as_nanos() as u32).rotate_left(7) ^ std::process::id()
+}
+
+fn topic_names(workload: &Workload, run_id: u32) -> Vec<String> {
+    let base = workload
+        .topic
+        .name
+        .clone()
+        .unwrap_or_else(|| format!("{}-{run_id:08x}", workload.name));
+    match workload.topic.count {
+        1 => vec![base],
+        count => (0..count).map(|index| format!("{base}-{index}")).collect(),
+    }
+}
+
+struct Stage<'a> {
+    workload: &'a Workload,
+    options: &'a RunOptions,
+    clock: Clock,
+    run_id: u32,
+    layouts: Vec<TopicLayout>,
+    admin: Admin,
+}
+
+impl Stage<'_> {
+    fn measure(&mut self) -> Result<Outcome, RunError> {
+        let workload = self.workload;
+        if let Some(preload) = &workload.preload {
+            self.preload(preload)?;
+        }
+        let latest = self.offsets(-1)?;
+        let starts = match workload.consumer.as_ref().map(|consumer| consumer.start) {
+            Some(Start::Earliest) => self.offsets(-2)?,
+            _ => latest.clone(),
+        };
+        let window_start = self.clock.now() + SETTLE_NS + (workload.run.warmup_s * 1e9) as u64;
+        let window = (
+            window_start,
+            window_start + (workload.run.duration_s * 1e9) as u64,
+        );
+        let mut drive = self.drive(window, &starts, &latest)?;
+        let delay = Duration::from_nanos(window.0.saturating_sub(self.clock.now()));
+        let watch = Watch::start(
+            self.options.pid,
+            delay,
+            Duration::from_secs_f64(workload.run.duration_s),
+        );
+        drive.run(&mut |at_ms, acknowledged, received| {
+            if self.options.progress {
+                eprintln!(
+                    "{:>6.1} s  acknowledged {acknowledged}  received {received}",
+                    at_ms as f64 / 1e3
+                );
+            }
+        });
+        let observed = watch.finish();
+        let verdict = self.verdict(&mut drive, &latest)?;
+        let mut outcome = Outcome {
+            name: workload.name.clone(),
+            about: workload.about.clone(),
+            workload: workload.clone(),
+            verify: self.options.verify,
+            complete: true,
+            problems: std::mem::take(&mut drive.problems),
+            doubts: Vec::new(),
+            client: crate::results::CLIENT.to_string(),
+            environment: Environment::find(self.options.pid),
+            producer: None,
+            consumer: None,
+            end_to_end: None,
+            observed,
+            verdict,
+        };
+        gather(&mut outcome, drive);
+        judge(&mut outcome);
+        Ok(outcome)
+    }
+
+    fn offsets(&mut self, timestamp: i64) -> Result<Offsets, RunError> {
+        let mut by_leader: HashMap<std::net::SocketAddr, Vec<(String, i32)>> = HashMap::new();
+        for layout in &self.layouts {
+            for leader in &layout.partitions {
+                by_leader
+                    .entry(leader.address)
+                    .or_default()
+                    .push((layout.name.clone(), leader.partition));
+            }
+        }
+        let mut offsets = Offsets::new();
+        for (address, partitions) in by_leader {
+            let mut leader = Admin::connect(&address.to_string(), ADMIN_TIMEOUT)?;
+            offsets.extend(leader.offsets(&partitions, timestamp)?);
+        }
+        Ok(offsets)
+    }
+
+    fn producer(
+        &mut self,
+        config: &Producer,
+        window: (u64, u64),
+        stamp: Option<bool>,
+        poller: &Poller,
+    ) -> Result<ProducerLoad, RunError> {
+        let version = self.admin.version(ApiKey::Produce, "Produce")?;
+        let mut identities = Vec::new();
+        if config.idempotence {
+            for _ in 0..config.connections {
+                identities.push(self.admin.producer_id()?);
+            }
+        }
+        let setup = ProducerSetup {
+            clock: self.clock,
+            layouts: &self.layouts,
+            version,
+            identities,
+            token_base: PRODUCER_TOKENS,
+            run: self.run_id,
+            stamp,
+            window,
+        };
+        ProducerLoad::open(config, setup, poller).map_err(RunError::Connect)
+    }
+
+    fn drive(
+        &mut self,
+        window: (u64, u64),
+        starts: &Offsets,
+        latest: &Offsets,
+    ) -> Result<Drive, RunError> {
+        let workload = self.workload;
+        let poller = Poller::new().map_err(RunError::Connect)?;
+        let verify = self.options.verify;
+        let stamped = workload.stamped(verify);
+        let mut producer = None;
+        let mut schedule = None;
+        if let Some(config) = &workload.producer {
+            if verify && config.record_bytes < crate::client::batch::STAMP_BYTES {
+                let reason = format!(
+                    "--verify needs records of at least {} bytes",
+                    crate::client::batch::STAMP_BYTES
+                );
+                return Err(RunError::Nonsense(reason));
+            }
+            producer = Some(self.producer(config, window, stamped.then_some(verify), &poller)?);
+            if let Rate::PerSecond(rate) = config.rate {
+                let start = window
+                    .0
+                    .saturating_sub((workload.run.warmup_s * 1e9) as u64);
+                schedule = Some(Schedule::new(
+                    start,
+                    rate,
+                    config.arrival,
+                    u64::from(self.run_id),
+                ));
+            }
+        }
+        let mut consumer = None;
+        if let Some(config) = &workload.consumer {
+            let ends = config.repeat.then_some(latest);
+            consumer = Some(self.consumer(config, window, stamped, starts, ends, &poller)?);
+        }
+        Ok(Drive {
+            clock: self.clock,
+            poller,
+            await_consumer: producer.is_some()
+                && workload
+                    .consumer
+                    .as_ref()
+                    .is_some_and(|c| c.connections == 1),
+            verifier: (verify && consumer.is_some()).then(Verifier::new),
+            producer,
+            consumer,
+            schedule,
+            window,
+            drain: Duration::from_secs_f64(workload.run.drain_s),
+            records_max: None,
+            lateness: Latencies::new(window.0),
+            never_offered: 0,
+            problems: Vec::new(),
+        })
+    }
+
+    fn consumer(
+        &self,
+        config: &Consumer,
+        window: (u64, u64),
+        stamped: bool,
+        starts: &Offsets,
+        ends: Option<&Offsets>,
+        poller: &Poller,
+    ) -> Result<ConsumerLoad, RunError> {
+        let setup = ConsumerSetup {
+            clock: self.clock,
+            layouts: &self.layouts,
+            version: self.admin.version(ApiKey::Fetch, "Fetch")?,
+            starts,
+            ends,
+            token_base: CONSUMER_TOKENS,
+            run: self.run_id,
+            stamped,
+            window,
+        };
+        ConsumerLoad::open(config, setup, poller).map_err(RunError::Connect)
+    }
+
+    /// Writes the data that the workload starts from, as fast as possible.
+    fn preload(&mut self, preload: &Preload) -> Result<(), RunError> {
+        let config = Producer {
+            rate: Rate::Max,
+            arrival: Arrival::Uniform,
+            record_bytes: preload.record_bytes,
+            key_bytes: 0,
+            repetition: 0.0,
+            partitioner: Partitioner::RoundRobin,
+            linger_ms: 0.0,
+            batch_bytes: preload.batch_bytes,
+            acks: Acks::All,
+            compression: Compression::None,
+            connections: 1,
+            in_flight: 5,
+            partitions_per_request: 0,
+            idempotence: false,
+            buffer_bytes: 64 << 20,
+        };
+        let window = (
+            0,
+            self.clock.now() + u64::try_from(PHASE_PATIENCE.as_nanos()).unwrap_or(u64::MAX / 2),
+        );
+        let poller = Poller::new().map_err(RunError::Connect)?;
+        let producer = self.producer(&config, window, None, &poller)?;
+        let records = preload.bytes.div_ceil(preload.record_bytes as u64);
+        let mut drive = Drive {
+            clock: self.clock,
+            poller,
+            producer: Some(producer),
+            consumer: None,
+            verifier: None,
+            schedule: None,
+            window,
+            drain: Duration::from_secs(60),
+            records_max: Some(records),
+            await_consumer: false,
+            lateness: Latencies::new(0),
+            never_offered: 0,
+            problems: Vec::new(),
+        };
+        drive.run(&mut |_, _, _| {});
+        let counts = drive.producer.map(|load| load.counts).unwrap_or_default();
+        if let Some(problem) = drive.problems.first() {
+            return Err(RunError::Preload(problem.clone()));
+        }
+        if let Some((error, records)) = counts.errors.iter().next() {
+            return Err(RunError::Preload(format!(
+                "{records} records were refused with {error}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// With `--verify`: what was consumed beside the load, or everything read back after it.
+    fn verdict(
+        &mut self,
+        drive: &mut Drive,
+        begun_at: &Offsets,
+    ) -> Result<Option<Verdict>, RunError> {
+        if !self.options.verify || self.workload.producer.is_none() {
+            return Ok(None);
+        }
+        if drive.verifier.is_none() && drive.problems.is_empty() {
+            let ends = self.offsets(-1)?;
+            let config = Consumer {
+                start: Start::Earliest,
+                repeat: false,
+                connections: 1,
+                max_wait_ms: 500,
+                min_bytes: 1,
+                max_bytes: 50 << 20,
+                partition_max_bytes: 1 << 20,
+                check_crc: true,
+            };
+            let beside = drive.consumer.take();
+            drive.consumer =
+                Some(self.consumer(&config, (0, 0), true, begun_at, None, &drive.poller)?);
+            drive.verifier = Some(Verifier::new());
+            drive.read_to(&ends, PHASE_PATIENCE);
+            let damaged = drive
+                .consumer
+                .as_ref()
+                .map_or(0, |load| load.counts.damaged);
+            if damaged > 0 {
+                drive
+                    .problems
+                    .push(format!("{damaged} batches came back damaged"));
+            }
+            drive.consumer = beside;
+        }
+        let Some(verifier) = drive.verifier.take() else {
+            return Ok(None);
+        };
+        let acknowledged: Vec<_> = drive
+            .producer
+            .iter()
+            .flat_map(ProducerLoad::lanes)
+            .map(|(topic, partition, client, acknowledged, _)| {
+                ((topic, partition, client), acknowledged)
+            })
+            .collect();
+        Ok(Some(verifier.finish(acknowledged.into_iter())))
+    }
+}
+
+/// Turns counters into figures.
+fn gather(outcome: &mut Outcome, drive: Drive) {
+    let seconds = (drive.window.1 - drive.window.0) as f64 / 1e9;
+    if let Some(load) = drive.producer {
+        let counts = load.counts;
+        outcome.producer = Some(ProducerFigures {
+            closed_loop: drive.schedule.is_none(),
+            records_per_s: counts.window_records as f64 / seconds,
+            mb_per_s: counts.window_bytes as f64 / seconds / 1e6,
+            records: counts.window_records,
+            bytes: counts.window_bytes,
+            requests: counts.window_requests,
+            batches: counts.window_batches,
+            records_offered: counts.offered,
+            records_acknowledged: counts.acknowledged,
+            records_unanswered: counts.unanswered,
+            records_never_offered: drive.never_offered,
+            errors: counts.errors,
+            latency: load.latencies.summary(),
+            lateness: drive.lateness.summary(),
+        });
+    }
+    if let Some(load) = drive.consumer {
+        let counts = load.counts;
+        outcome.consumer = Some(ConsumerFigures {
+            records_per_s: counts.window_records as f64 / seconds,
+            mb_per_s: counts.window_bytes as f64 / seconds / 1e6,
+            records: counts.window_records,
+            bytes: counts.window_bytes,
+            requests: counts.window_requests,
+            records_received: counts.received,
+            damaged_batches: counts.damaged,
+            errors: counts.errors,
+        });
+        outcome.end_to_end = load.latencies.summary();
+    }
+}
+
+/// Decides whether the run counts, and what makes it doubtful.
+fn judge(outcome: &mut Outcome) {
+    if let Some(producer) = &outcome.producer {
+        if producer.records_unanswered + producer.records_never_offered > 0 {
+            outcome.problems.push(format!(
+                "{} records were never answered and {} never sent",
+                producer.records_unanswered, producer.records_never_offered
+            ));
+        }
+        for (error, records) in &producer.errors {
+            outcome
+                .problems
+                .push(format!("{records} records were refused with {error}"));
+        }
+        if let Some(late) = producer
+            .lateness
+            .as_ref()
+            .filter(|late| late.p99_ms > LATE_P99_MS)
+        {
+            outcome.doubts.push(format!(
+                "the generator itself was late (p99 {:.2} ms): it, or the processor it shares with the broker, is part of the latency",
+                late.p99_ms
+            ));
+        }
+        if let Some(Rate::PerSecond(rate)) = outcome
+            .workload
+            .producer
+            .as_ref()
+            .map(|producer| producer.rate)
+            && producer.records_per_s < rate * 0.99
+        {
+            let busy = outcome
+                .observed
+                .as_ref()
+                .is_some_and(|seen| seen.generator.cores() > 0.9);
+            let who = if busy {
+                "the generator is the limit"
+            } else {
+                "the broker did not keep up"
+            };
+            outcome.doubts.push(format!(
+                "{:.0} of {rate} records/s were reached: {who}",
+                producer.records_per_s
+            ));
+        }
+    }
+    if let Some(consumer) = &outcome.consumer {
+        for (error, times) in &consumer.errors {
+            outcome
+                .problems
+                .push(format!("fetches were answered {times} times with {error}"));
+        }
+        if consumer.damaged_batches > 0 {
+            outcome.problems.push(format!(
+                "{} fetched batches were damaged",
+                consumer.damaged_batches
+            ));
+        }
+    }
+    if let Some(seen) = &outcome.observed {
+        if seen.machine.steal > STEAL_MAX {
+            outcome.doubts.push(format!(
+                "disturbed: {:.1} % of the CPU time was stolen",
+                seen.machine.steal * 100.0
+            ));
+        }
+        if outcome
+            .producer
+            .as_ref()
+            .is_some_and(|producer| producer.closed_loop)
+            && seen.generator.cores() > 0.95
+        {
+            outcome
+                .doubts
+                .push("the generator's core was full: the broker may be able to do more".into());
+        }
+    }
+    if let Some(verdict) = &outcome.verdict
+        && !verdict.clean()
+    {
+        outcome.problems.push(format!(
+            "verification failed: {} lost, {} duplicated, {} reordered, {} corrupted",
+            verdict.lost, verdict.duplicated, verdict.reordered, verdict.corrupted
+        ));
+    }
+    outcome.complete = outcome.problems.is_empty();
+}

@@ -1,0 +1,407 @@
+//! Watches processes and the machine from outside, through /proc: CPU, memory, disk, context switches, stolen time.
+//!
+//! Nothing here talks to a broker. A figure the kernel does not show is absent, never zero. CPU comes in clock ticks (usually
+//! 10 ms), so windows should last seconds.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// How often memory is looked at while a window is open.
+const MEMORY_EVERY: Duration = Duration::from_millis(500);
+/// Bytes of a sector in /proc/diskstats, whatever the device.
+const SECTOR_BYTES: u64 = 512;
+
+/// Counters of a process and its descendants at one moment.
+#[derive(Clone, Debug, Default)]
+struct Process {
+    user_ticks: u64,
+    system_ticks: u64,
+    rss_bytes: u64,
+    read_bytes: Option<u64>,
+    write_bytes: Option<u64>,
+    read_calls: Option<u64>,
+    write_calls: Option<u64>,
+    voluntary: u64,
+    involuntary: u64,
+    threads: u64,
+}
+
+/// Counters of the machine at one moment.
+#[derive(Clone, Debug, Default)]
+struct Machine {
+    ticks: u64,
+    idle_ticks: u64,
+    steal_ticks: u64,
+    disk_written_bytes: u64,
+    disk_read_bytes: u64,
+    disk_writes: u64,
+    disk_flushes: u64,
+}
+
+/// What a process used during a window.
+#[derive(Clone, Debug, Serialize)]
+pub struct Usage {
+    /// Seconds of the window.
+    pub seconds: f64,
+    /// CPU seconds in user mode.
+    pub user_s: f64,
+    /// CPU seconds in the kernel.
+    pub system_s: f64,
+    /// Resident bytes at the end.
+    pub rss_bytes: u64,
+    /// Most resident bytes seen.
+    pub rss_max_bytes: u64,
+    /// Bytes the process caused to be read from disk.
+    pub read_bytes: Option<u64>,
+    /// Bytes the process caused to be written to disk.
+    pub write_bytes: Option<u64>,
+    /// Read system calls; what goes through io_uring does not count here.
+    pub read_calls: Option<u64>,
+    /// Write system calls; what goes through io_uring does not count here.
+    pub write_calls: Option<u64>,
+    /// Context switches because a thread waited.
+    pub voluntary_switches: u64,
+    /// Context switches because a thread was preempted.
+    pub involuntary_switches: u64,
+    /// Threads at the end.
+    pub threads: u64,
+}
+
+impl Usage {
+    /// CPU seconds altogether.
+    pub fn cpu_s(&self) -> f64 {
+        self.user_s + self.system_s
+    }
+
+    /// Cores kept busy.
+    pub fn cores(&self) -> f64 {
+        self.cpu_s() / self.seconds.max(1e-9)
+    }
+}
+
+/// What the machine did during a window.
+#[derive(Clone, Debug, Serialize)]
+pub struct MachineUsage {
+    /// Share of CPU time that the hypervisor took, from 0 to 1.
+    pub steal: f64,
+    /// Share of CPU time that was idle, from 0 to 1.
+    pub idle: f64,
+    /// Bytes written to disks.
+    pub disk_written_bytes: u64,
+    /// Bytes read from disks.
+    pub disk_read_bytes: u64,
+    /// Write operations that reached disks.
+    pub disk_writes: u64,
+    /// Flushes that reached disks.
+    pub disk_flushes: u64,
+}
+
+/// Usage of the broker, of this process and of the machine over the same window.
+#[derive(Clone, Debug, Serialize)]
+pub struct Observed {
+    /// The broker, where its pid was given.
+    pub broker: Option<Usage>,
+    /// The generator itself.
+    pub generator: Usage,
+    /// The machine.
+    pub machine: MachineUsage,
+}
+
+fn ticks_per_second() -> f64 {
+    rustix::param::clock_ticks_per_second() as f64
+}
+
+/// `pid` and everything descended from it.
+pub fn family(pid: u32) -> Vec<u32> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(child) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        if let Some(parent) =
+            stat_fields(child).and_then(|fields| fields.get(1)?.parse::<u32>().ok())
+        {
+            children.entry(parent).or_default().push(child);
+        }
+    }
+    let mut family = vec![pid];
+    let mut at = 0;
+    while at < family.len() {
+        family.extend(children.remove(&family[at]).unwrap_or_default());
+        at += 1;
+    }
+    family
+}
+
+/// Whether the process runs (and is not only waiting to be reaped).
+pub fn alive(pid: u32) -> bool {
+    stat_fields(pid).is_some_and(|fields| {
+        fields
+            .first()
+            .is_some_and(|state| state != "Z" && state != "X")
+    })
+}
+
+/// Fields of /proc/PID/stat from the state on; the name before it may hold anything.
+fn stat_fields(pid: u32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after) = text.rsplit_once(')')?;
+    Some(after.split_whitespace().map(str::to_string).collect())
+}
+
+fn keyed(path: &str) -> HashMap<String, u64> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        Some((
+            key.to_string(),
+            value.split_whitespace().next()?.parse().ok()?,
+        ))
+    });
+    lines.collect()
+}
+
+impl Process {
+    fn sample(pid: u32) -> Process {
+        let mut sum = Process::default();
+        for pid in family(pid) {
+            let Some(fields) = stat_fields(pid) else {
+                continue;
+            };
+            let field = |at: usize| {
+                fields
+                    .get(at)
+                    .and_then(|field| field.parse::<u64>().ok())
+                    .unwrap_or(0)
+            };
+            sum.user_ticks += field(11);
+            sum.system_ticks += field(12);
+            sum.threads += field(17);
+            sum.rss_bytes += keyed(&format!("/proc/{pid}/status"))
+                .get("VmRSS")
+                .copied()
+                .unwrap_or(0)
+                * 1024;
+            let io = keyed(&format!("/proc/{pid}/io"));
+            let add = |total: &mut Option<u64>, key: &str| {
+                if let Some(value) = io.get(key) {
+                    *total = Some(total.unwrap_or(0) + value);
+                }
+            };
+            add(&mut sum.read_bytes, "read_bytes");
+            add(&mut sum.write_bytes, "write_bytes");
+            add(&mut sum.read_calls, "syscr");
+            add(&mut sum.write_calls, "syscw");
+            for task in fs::read_dir(format!("/proc/{pid}/task"))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let status = keyed(&format!("{}/status", task.path().display()));
+                sum.voluntary += status.get("voluntary_ctxt_switches").copied().unwrap_or(0);
+                sum.involuntary += status
+                    .get("nonvoluntary_ctxt_switches")
+                    .copied()
+                    .unwrap_or(0);
+            }
+        }
+        sum
+    }
+
+    fn until(&self, end: &Process, seconds: f64, rss_max_bytes: u64) -> Usage {
+        let difference = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?));
+        Usage {
+            seconds,
+            user_s: end.user_ticks.saturating_sub(self.user_ticks) as f64 / ticks_per_second(),
+            system_s: end.system_ticks.saturating_sub(self.system_ticks) as f64
+                / ticks_per_second(),
+            rss_bytes: end.rss_bytes,
+            rss_max_bytes: rss_max_bytes.max(end.rss_bytes),
+            read_bytes: difference(self.read_bytes, end.read_bytes),
+            write_bytes: difference(self.write_bytes, end.write_bytes),
+            read_calls: difference(self.read_calls, end.read_calls),
+            write_calls: difference(self.write_calls, end.write_calls),
+            voluntary_switches: end.voluntary.saturating_sub(self.voluntary),
+            involuntary_switches: end.involuntary.saturating_sub(self.involuntary),
+            threads: end.threads,
+        }
+    }
+}
+
+impl Machine {
+    fn sample() -> Machine {
+        let mut machine = Machine::default();
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        if let Some(line) = stat.lines().next() {
+            let ticks: Vec<u64> = line
+                .split_whitespace()
+                .skip(1)
+                .filter_map(|field| field.parse().ok())
+                .collect();
+            machine.ticks = ticks.iter().take(8).sum();
+            machine.idle_ticks = ticks.iter().skip(3).take(2).sum();
+            machine.steal_ticks = ticks.get(7).copied().unwrap_or(0);
+        }
+        for line in fs::read_to_string("/proc/diskstats")
+            .unwrap_or_default()
+            .lines()
+        {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            // Whole physical devices only: a partition would count twice, a loop or device-mapper volume as well.
+            let Some(name) = fields.get(2) else { continue };
+            if !Path::new(&format!("/sys/block/{name}/device")).exists() {
+                continue;
+            }
+            let field = |at: usize| {
+                fields
+                    .get(at)
+                    .and_then(|field| field.parse::<u64>().ok())
+                    .unwrap_or(0)
+            };
+            machine.disk_read_bytes += field(5) * SECTOR_BYTES;
+            machine.disk_writes += field(7);
+            machine.disk_written_bytes += field(9) * SECTOR_BYTES;
+            machine.disk_flushes += field(18);
+        }
+        machine
+    }
+
+    fn until(&self, end: &Machine) -> MachineUsage {
+        let ticks = end.ticks.saturating_sub(self.ticks).max(1) as f64;
+        MachineUsage {
+            steal: end.steal_ticks.saturating_sub(self.steal_ticks) as f64 / ticks,
+            idle: end.idle_ticks.saturating_sub(self.idle_ticks) as f64 / ticks,
+            disk_written_bytes: end
+                .disk_written_bytes
+                .saturating_sub(self.disk_written_bytes),
+            disk_read_bytes: end.disk_read_bytes.saturating_sub(self.disk_read_bytes),
+            disk_writes: end.disk_writes.saturating_sub(self.disk_writes),
+            disk_flushes: end.disk_flushes.saturating_sub(self.disk_flushes),
+        }
+    }
+}
+
+/// Resident bytes of a process and its descendants.
+pub fn rss_bytes(pid: u32) -> u64 {
+    let one = |pid: u32| {
+        keyed(&format!("/proc/{pid}/status"))
+            .get("VmRSS")
+            .copied()
+            .unwrap_or(0)
+            * 1024
+    };
+    family(pid).into_iter().map(one).sum()
+}
+
+/// Watches over one window from a thread of its own, so that reading /proc does not delay the generator.
+pub struct Watch {
+    stop: Sender<()>,
+    thread: JoinHandle<Observed>,
+}
+
+impl Watch {
+    /// Takes the first sample after `delay`, and the last one when [`finish`](Self::finish) is called or `length` has passed.
+    pub fn start(broker: Option<u32>, delay: Duration, length: Duration) -> Watch {
+        let (stop, stopped) = channel();
+        let thread = std::thread::spawn(move || watch(broker, delay, length, &stopped));
+        Watch { stop, thread }
+    }
+
+    /// Ends the window if it is still open, and gives what was seen.
+    pub fn finish(self) -> Option<Observed> {
+        // The thread may have ended by itself; then nobody listens and that is fine.
+        let _ = self.stop.send(());
+        self.thread.join().ok()
+    }
+}
+
+fn watch(
+    broker: Option<u32>,
+    delay: Duration,
+    length: Duration,
+    stopped: &Receiver<()>,
+) -> Observed {
+    let mut over = !matches!(stopped.recv_timeout(delay), Err(RecvTimeoutError::Timeout));
+    let begun = Instant::now();
+    let sample = || {
+        (
+            broker.map(Process::sample),
+            Process::sample(std::process::id()),
+            Machine::sample(),
+        )
+    };
+    let first = sample();
+    let mut rss = (0, 0);
+    // The last sample of a broker that died meanwhile would be all zeros: the one before counts.
+    let mut last = first.clone();
+    while !over {
+        let left = length.saturating_sub(begun.elapsed());
+        over = left.is_zero()
+            || !matches!(
+                stopped.recv_timeout(left.min(MEMORY_EVERY)),
+                Err(RecvTimeoutError::Timeout)
+            );
+        rss.0 = rss.0.max(broker.map_or(0, rss_bytes));
+        rss.1 = rss.1.max(rss_bytes(std::process::id()));
+        if over || broker.is_none_or(alive) {
+            let now = sample();
+            if broker.is_none_or(alive) {
+                last = now;
+            } else {
+                last.1 = now.1;
+                last.2 = now.2;
+            }
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    Observed {
+        broker: first
+            .0
+            .as_ref()
+            .zip(last.0.as_ref())
+            .map(|(first, last)| first.until(last, seconds, rss.0)),
+        generator: first.1.until(&last.1, seconds, rss.1),
+        machine: first.2.until(&last.2),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Work done by this process is seen.
+    use super::*;
+
+    #[test]
+    fn own_work_is_seen() {
+        let watch = Watch::start(
+            Some(std::process::id()),
+            Duration::ZERO,
+            Duration::from_secs(60),
+        );
+        let begun = Instant::now();
+        let mut sum = 0u64;
+        while begun.elapsed() < Duration::from_millis(600) {
+            sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(7));
+        }
+        let seen = watch.finish().unwrap();
+        let broker = seen.broker.unwrap();
+        assert!(broker.cpu_s() > 0.1, "{broker:?}");
+        assert!(broker.rss_max_bytes > 1 << 20);
+        assert!(seen.machine.idle <= 1.0 && seen.machine.steal <= 1.0);
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_not_alive() {
+        assert!(alive(std::process::id()));
+        assert!(!alive(u32::MAX - 1));
+    }
+}

@@ -1,0 +1,499 @@
+//! Reading a workload file key by key: types and unknown keys by serde, meaning by the checks here, each with its line.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+type Value<T> = Option<Spanned<T>>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileText {
+    name: Spanned<String>,
+    about: Option<String>,
+    #[serde(default)]
+    topic: TopicText,
+    preload: Option<PreloadText>,
+    producer: Option<ProducerText>,
+    consumer: Option<ConsumerText>,
+    #[serde(default)]
+    run: RunText,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct TopicText {
+    name: Value<String>,
+    count: Value<u32>,
+    partitions: Value<u32>,
+    replication_factor: Value<i16>,
+    configs: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PreloadText {
+    bytes: Spanned<u64>,
+    record_bytes: Value<usize>,
+    batch_bytes: Value<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProducerText {
+    rate: Spanned<toml::Value>,
+    arrival: Value<String>,
+    record_bytes: Value<usize>,
+    key_bytes: Value<usize>,
+    repetition: Value<f64>,
+    partitioner: Value<String>,
+    linger_ms: Value<toml::Value>,
+    batch_bytes: Value<usize>,
+    acks: Value<toml::Value>,
+    compression: Value<String>,
+    connections: Value<usize>,
+    in_flight: Value<usize>,
+    partitions_per_request: Value<usize>,
+    idempotence: Option<bool>,
+    buffer_bytes: Value<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConsumerText {
+    start: Value<String>,
+    repeat: Value<bool>,
+    connections: Value<usize>,
+    max_wait_ms: Value<u32>,
+    min_bytes: Value<u32>,
+    max_bytes: Value<u32>,
+    partition_max_bytes: Value<u32>,
+    check_crc: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RunText {
+    warmup_s: Value<toml::Value>,
+    duration_s: Value<toml::Value>,
+    drain_s: Value<toml::Value>,
+}
+
+struct Source<'a> {
+    text: &'a str,
+    file: &'a str,
+}
+
+pub(super) fn parse(text: &str, file: &str) -> Result<Workload, WorkloadError> {
+    let raw: FileText = toml::from_str(text).map_err(|error| {
+        let message = error.to_string();
+        WorkloadError::Syntax {
+            file: file.into(),
+            message: message.trim_end().to_string(),
+        }
+    })?;
+    Source { text, file }.workload(raw)
+}
+
+impl Source<'_> {
+    fn error<T>(&self, key: &str, value: &Spanned<T>, reason: impl Into<String>) -> WorkloadError {
+        let line = self.text[..value.span().start.min(self.text.len())]
+            .matches('\n')
+            .count()
+            + 1;
+        WorkloadError::Key {
+            file: self.file.into(),
+            line,
+            key: key.into(),
+            reason: reason.into(),
+        }
+    }
+
+    /// A number within limits, or its default.
+    fn number<T>(
+        &self,
+        key: &str,
+        value: Value<T>,
+        default: T,
+        min: T,
+        max: T,
+    ) -> Result<T, WorkloadError>
+    where
+        T: PartialOrd + std::fmt::Display + Copy,
+    {
+        let Some(value) = value else {
+            return Ok(default);
+        };
+        let given = *value.get_ref();
+        if given >= min && given <= max {
+            Ok(given)
+        } else {
+            Err(self.error(key, &value, format!("{given} is outside {min} to {max}")))
+        }
+    }
+
+    /// Like `number`, where whole numbers and fractions are both natural to write.
+    fn decimal(
+        &self,
+        key: &str,
+        value: Value<toml::Value>,
+        default: f64,
+        max: f64,
+    ) -> Result<f64, WorkloadError> {
+        let Some(value) = value else {
+            return Ok(default);
+        };
+        match as_f64(value.get_ref()) {
+            Some(given) if (0.0..=max).contains(&given) => Ok(given),
+            Some(given) => Err(self.error(key, &value, format!("{given} is outside 0 to {max}"))),
+            None => Err(self.error(key, &value, "a number is needed")),
+        }
+    }
+
+    fn word<T: Copy>(
+        &self,
+        key: &str,
+        value: Value<String>,
+        words: &[(&str, T)],
+    ) -> Result<T, WorkloadError> {
+        let Some(value) = value else {
+            return Ok(words[0].1);
+        };
+        words
+            .iter()
+            .find(|(word, _)| word == value.get_ref())
+            .map(|(_, meaning)| *meaning)
+            .ok_or_else(|| {
+                let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+                self.error(
+                    key,
+                    &value,
+                    format!("{:?} is not one of {}", value.get_ref(), known.join(", ")),
+                )
+            })
+    }
+
+    fn name(&self, key: &str, value: &Spanned<String>) -> Result<String, WorkloadError> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let name = value.get_ref();
+        if !name.is_empty() && name.len() <= 200 && name.chars().all(legal) {
+            Ok(name.clone())
+        } else {
+            Err(self.error(
+                key,
+                value,
+                "1 to 200 of the characters a-z A-Z 0-9 . _ - are needed",
+            ))
+        }
+    }
+
+    fn workload(&self, raw: FileText) -> Result<Workload, WorkloadError> {
+        let name = self.name("name", &raw.name)?;
+        let topic = self.topic(raw.topic)?;
+        let preload = raw
+            .preload
+            .map(|preload| self.preload(preload))
+            .transpose()?;
+        let repeat = raw
+            .consumer
+            .as_ref()
+            .and_then(|consumer| consumer.repeat.clone());
+        let producer = raw
+            .producer
+            .map(|producer| self.producer(producer))
+            .transpose()?;
+        let consumer = raw
+            .consumer
+            .map(|consumer| self.consumer(consumer))
+            .transpose()?;
+        if producer.is_none() && consumer.is_none() && preload.is_none() {
+            return Err(self.error(
+                "name",
+                &raw.name,
+                "a workload needs [preload], [producer] or [consumer]",
+            ));
+        }
+        if let Some(repeat) = repeat
+            && *repeat.get_ref()
+            && (preload.is_none() || producer.is_some())
+        {
+            return Err(self.error(
+                "consumer.repeat",
+                &repeat,
+                "repeating needs a [preload] and no [producer]",
+            ));
+        }
+        let run = Run {
+            warmup_s: self.decimal("run.warmup_s", raw.run.warmup_s, 5.0, 86_400.0)?,
+            duration_s: self.decimal("run.duration_s", raw.run.duration_s, 20.0, 86_400.0)?,
+            drain_s: self.decimal("run.drain_s", raw.run.drain_s, 30.0, 3_600.0)?,
+        };
+        let stamped = producer.is_some() && consumer.is_some();
+        if let Some(producer) = &producer
+            && stamped
+            && producer.record_bytes < STAMP_BYTES
+        {
+            let reason =
+                format!("end-to-end latency needs records of at least {STAMP_BYTES} bytes");
+            return Err(self.error("producer.record_bytes", &raw.name, reason));
+        }
+        Ok(Workload {
+            name,
+            about: raw.about.unwrap_or_default(),
+            topic,
+            preload,
+            producer,
+            consumer,
+            run,
+        })
+    }
+
+    fn topic(&self, raw: TopicText) -> Result<Topic, WorkloadError> {
+        Ok(Topic {
+            name: raw
+                .name
+                .as_ref()
+                .map(|name| self.name("topic.name", name))
+                .transpose()?,
+            count: self.number("topic.count", raw.count, 1, 1, 10_000)?,
+            partitions: self.number("topic.partitions", raw.partitions, 1, 1, 100_000)?,
+            replication_factor: self.number(
+                "topic.replication_factor",
+                raw.replication_factor,
+                1,
+                -1,
+                100,
+            )?,
+            configs: raw.configs.unwrap_or_default(),
+        })
+    }
+
+    fn preload(&self, raw: PreloadText) -> Result<Preload, WorkloadError> {
+        Ok(Preload {
+            bytes: self.number("preload.bytes", Some(raw.bytes), 0, 1, 1 << 44)?,
+            record_bytes: self.number(
+                "preload.record_bytes",
+                raw.record_bytes,
+                1024,
+                1,
+                100 << 20,
+            )?,
+            batch_bytes: self.number(
+                "preload.batch_bytes",
+                raw.batch_bytes,
+                1_000_000,
+                128,
+                100 << 20,
+            )?,
+        })
+    }
+
+    fn rate(&self, value: &Spanned<toml::Value>) -> Result<Rate, WorkloadError> {
+        let key = "producer.rate";
+        match value.get_ref() {
+            toml::Value::String(word) if word == "max" => Ok(Rate::Max),
+            other => match as_f64(other) {
+                Some(rate) if rate > 0.0 && rate <= 1e8 => Ok(Rate::PerSecond(rate)),
+                Some(rate) => Err(self.error(
+                    key,
+                    value,
+                    format!("{rate} is outside 0 to 100000000 records/s"),
+                )),
+                None => Err(self.error(key, value, "write records per second, or \"max\"")),
+            },
+        }
+    }
+
+    fn acks(&self, value: Value<toml::Value>) -> Result<Acks, WorkloadError> {
+        let Some(value) = value else {
+            return Ok(Acks::All);
+        };
+        match value.get_ref() {
+            toml::Value::Integer(0) => Ok(Acks::None),
+            toml::Value::Integer(1) => Ok(Acks::Leader),
+            toml::Value::Integer(-1) => Ok(Acks::All),
+            toml::Value::String(word) if word == "all" => Ok(Acks::All),
+            _ => Err(self.error("producer.acks", &value, "write 0, 1 or \"all\"")),
+        }
+    }
+
+    fn producer(&self, raw: ProducerText) -> Result<Producer, WorkloadError> {
+        let codecs = Compression::ALL.map(|codec| (codec.name(), codec));
+        let arrivals = [("uniform", Arrival::Uniform), ("poisson", Arrival::Poisson)];
+        let partitioners = [
+            ("round-robin", Partitioner::RoundRobin),
+            ("random", Partitioner::Random),
+        ];
+        let idempotence = raw.idempotence.unwrap_or(false);
+        if idempotence
+            && let Some(in_flight) = &raw.in_flight
+            && *in_flight.get_ref() > 5
+        {
+            return Err(self.error(
+                "producer.in_flight",
+                in_flight,
+                "idempotence allows at most 5",
+            ));
+        }
+        Ok(Producer {
+            rate: self.rate(&raw.rate)?,
+            arrival: self.word("producer.arrival", raw.arrival, &arrivals)?,
+            record_bytes: self.number(
+                "producer.record_bytes",
+                raw.record_bytes,
+                1024,
+                0,
+                100 << 20,
+            )?,
+            key_bytes: self.number("producer.key_bytes", raw.key_bytes, 0, 0, 1 << 20)?,
+            repetition: self.number("producer.repetition", raw.repetition, 0.0, 0.0, 1.0)?,
+            partitioner: self.word("producer.partitioner", raw.partitioner, &partitioners)?,
+            linger_ms: self.decimal("producer.linger_ms", raw.linger_ms, 0.0, 60_000.0)?,
+            batch_bytes: self.number(
+                "producer.batch_bytes",
+                raw.batch_bytes,
+                16_384,
+                128,
+                100 << 20,
+            )?,
+            acks: self.acks(raw.acks)?,
+            compression: self.word("producer.compression", raw.compression, &codecs)?,
+            connections: self.number("producer.connections", raw.connections, 1, 1, 20_000)?,
+            in_flight: self.number("producer.in_flight", raw.in_flight, 5, 1, 1_000_000)?,
+            partitions_per_request: self.number(
+                "producer.partitions_per_request",
+                raw.partitions_per_request,
+                0,
+                0,
+                1_000_000,
+            )?,
+            idempotence,
+            buffer_bytes: self.number(
+                "producer.buffer_bytes",
+                raw.buffer_bytes,
+                32 << 20,
+                1 << 10,
+                4 << 30,
+            )?,
+        })
+    }
+
+    fn consumer(&self, raw: ConsumerText) -> Result<Consumer, WorkloadError> {
+        let starts = [("latest", Start::Latest), ("earliest", Start::Earliest)];
+        Ok(Consumer {
+            start: self.word("consumer.start", raw.start, &starts)?,
+            repeat: raw.repeat.is_some_and(|repeat| *repeat.get_ref()),
+            connections: self.number("consumer.connections", raw.connections, 1, 1, 20_000)?,
+            max_wait_ms: self.number("consumer.max_wait_ms", raw.max_wait_ms, 500, 0, 60_000)?,
+            min_bytes: self.number("consumer.min_bytes", raw.min_bytes, 1, 0, 1 << 30)?,
+            max_bytes: self.number("consumer.max_bytes", raw.max_bytes, 50 << 20, 1, 256 << 20)?,
+            partition_max_bytes: self.number(
+                "consumer.partition_max_bytes",
+                raw.partition_max_bytes,
+                1 << 20,
+                1,
+                256 << 20,
+            )?,
+            check_crc: raw.check_crc.unwrap_or(true),
+        })
+    }
+}
+
+fn as_f64(value: &toml::Value) -> Option<f64> {
+    match value {
+        // Exact up to 2^53, far above every limit here.
+        toml::Value::Integer(whole) => Some(*whole as f64),
+        toml::Value::Float(decimal) => Some(*decimal),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Each refusal names file, line and key; each shipped workload is accepted.
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        parse(text, "w.toml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn refusals_name_line_and_key() {
+        let range = refusal("name = 'a'\n[producer]\nrate = 1000\nin_flight = 0\n");
+        assert_eq!(
+            range,
+            "w.toml:4: producer.in_flight: 0 is outside 1 to 1000000"
+        );
+        let word = refusal("name = 'a'\n[producer]\nrate = 1\n\ncompression = 'lzma'\n");
+        assert!(
+            word.starts_with("w.toml:5: producer.compression: \"lzma\" is not one of none, gzip"),
+            "{word}"
+        );
+        let unknown = refusal("name = 'a'\n[producer]\nrate = 1\nlinger = 3\n");
+        assert!(
+            unknown.contains("line 4") && unknown.contains("`linger`"),
+            "{unknown}"
+        );
+        let kind = refusal("name = 'a'\n[topic]\npartitions = 'four'\n");
+        assert!(kind.contains("line 3") && kind.contains("string"), "{kind}");
+        let rate = refusal("name = 'a'\n[producer]\nrate = 'fast'\n");
+        assert!(
+            rate.starts_with("w.toml:3: producer.rate: write records per second"),
+            "{rate}"
+        );
+        let repeat = refusal("name = 'a'\n[consumer]\nrepeat = true\n");
+        assert!(repeat.starts_with("w.toml:3: consumer.repeat:"), "{repeat}");
+        assert!(refusal("name = 'a'\n").contains("needs [preload], [producer] or [consumer]"));
+    }
+
+    #[test]
+    fn overrides_are_applied_and_checked() {
+        let text = "name = 'a'\n[producer]\nrate = 1000\n";
+        let over = |set: &[&str]| {
+            let sets: Vec<String> = set.iter().map(ToString::to_string).collect();
+            Workload::parse(text, "w.toml", &sets)
+        };
+        let got = over(&[
+            "producer.rate=max",
+            "run.duration_s=2.5",
+            "topic.configs.'x'=1",
+        ]);
+        assert!(got.is_err(), "a configuration value is a string");
+        let got = over(&["producer.rate=max", "run.duration_s=2.5"]).unwrap();
+        assert_eq!(got.producer.unwrap().rate, Rate::Max);
+        assert_eq!(got.run.duration_s, 2.5);
+        assert!(
+            over(&["producer.rte=5"])
+                .unwrap_err()
+                .to_string()
+                .contains("rte")
+        );
+        assert!(
+            over(&["nonsense"])
+                .unwrap_err()
+                .to_string()
+                .contains("KEY=VALUE")
+        );
+    }
+
+    #[test]
+    fn shipped_workloads_are_accepted() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "toml")
+            {
+                let workload = Workload::load(&path, &[]).unwrap();
+                assert_eq!(
+                    Some(workload.name.as_str()),
+                    path.file_stem().and_then(|stem| stem.to_str())
+                );
+                seen += 1;
+            }
+        }
+        assert!(seen > 0);
+    }
+}
