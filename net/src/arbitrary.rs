@@ -1,12 +1,14 @@
 //! Made-up messages, for property tests and fuzzing: any bytes are turned into a value that a version can carry.
 
 mod form;
+mod numbers;
 
 use bytes::Bytes;
 
 use crate::{ErrorCode, Records, Str, Uuid};
 
 pub use self::form::{Body, Form};
+pub use self::numbers::Numbers;
 
 /// The most elements an array is given.
 const ELEMENTS_MAX: u8 = 3;
