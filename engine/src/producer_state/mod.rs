@@ -3,11 +3,10 @@
 //! Pure and single-threaded. The log asks [`ProducerStates::check`] before it appends a batch and calls [`ProducerStates::record`] once the batch has its offset; flushing is not
 //! known here, a duplicate is answered with the offset that follows the original, which the caller waits for. Tables are bounded ([`ProducerLimits`]) and survive restarts by snapshots in Kafka's format.
 
+mod rules;
 mod snapshot;
 mod table;
 
+pub use rules::{BATCHES_KEPT, Duplicate, ProducerBatch, SequenceCheck, SequenceError};
 pub use snapshot::SnapshotError;
-pub use table::{
-    BATCHES_KEPT, Duplicate, ProducerBatch, ProducerLimits, ProducerStates, ProducerView,
-    SequenceCheck, SequenceError,
-};
+pub use table::{ProducerLimits, ProducerStates, ProducerView};

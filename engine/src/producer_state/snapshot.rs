@@ -4,7 +4,10 @@
 //! coordinator epoch i32, first offset of the open transaction i64; big endian. Kafka keeps one batch per producer there. Ours follow in a tail that Kafka does not look at: a magic, then the earlier batches of each
 //! producer that has any, so that duplicates are known after a restart as before it. A file without the tail is complete, too.
 
-use super::table::{BATCHES_KEPT, KeptBatch, ProducerLimits, ProducerStates, Stored};
+use super::{
+    rules::{BATCHES_KEPT, KeptBatch},
+    table::{ProducerLimits, ProducerStates, Stored},
+};
 use crate::batch::crc32c;
 
 const VERSION: i16 = 1;
@@ -47,9 +50,14 @@ impl ProducerStates {
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&(live().count() as i32).to_be_bytes());
         for entry in live() {
-            let last = entry.batches().last().copied().unwrap_or(KeptBatch::NONE);
+            let last = entry
+                .history
+                .batches()
+                .last()
+                .copied()
+                .unwrap_or(KeptBatch::NONE);
             out.extend_from_slice(&entry.producer_id.to_be_bytes());
-            out.extend_from_slice(&entry.epoch.to_be_bytes());
+            out.extend_from_slice(&entry.history.epoch.to_be_bytes());
             out.extend_from_slice(&last.last_sequence.to_be_bytes());
             out.extend_from_slice(&last.last_offset.to_be_bytes());
             out.extend_from_slice(&last.offset_delta.to_be_bytes());
@@ -57,10 +65,11 @@ impl ProducerStates {
             out.extend_from_slice(&entry.coordinator_epoch.to_be_bytes());
             out.extend_from_slice(&entry.transaction_first_offset.to_be_bytes());
         }
-        if live().any(|entry| entry.batches().len() > 1) {
+        if live().any(|entry| entry.history.batches().len() > 1) {
             out.extend_from_slice(&TAIL_MAGIC);
-            for entry in live().filter(|entry| entry.batches().len() > 1) {
+            for entry in live().filter(|entry| entry.history.batches().len() > 1) {
                 let (_, earlier) = entry
+                    .history
                     .batches()
                     .split_last()
                     .unwrap_or((&KeptBatch::NONE, &[]));

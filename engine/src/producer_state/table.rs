@@ -5,12 +5,9 @@
 
 use std::collections::HashMap;
 
-use crate::batch::{
-    BatchHeader, NO_PRODUCER_EPOCH, NO_SEQUENCE, NO_TIMESTAMP, advance_sequence, code,
-};
+use super::rules::{History, KeptBatch, ProducerBatch, SequenceCheck, SequenceError};
+use crate::batch::NO_TIMESTAMP;
 
-/// Batches remembered per producer: as many as a producer may have in flight.
-pub const BATCHES_KEPT: usize = 5;
 const NONE: u32 = u32::MAX;
 
 /// Limits of one log's table.
@@ -31,145 +28,17 @@ impl Default for ProducerLimits {
     }
 }
 
-/// What the table needs to know of a batch that has a producer id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProducerBatch {
-    /// The producer.
-    pub producer_id: i64,
-    /// Its epoch.
-    pub producer_epoch: i16,
-    /// Sequence of the first record.
-    pub base_sequence: i32,
-    /// Records minus one.
-    pub last_offset_delta: i32,
-    /// Largest timestamp of the batch in ms.
-    pub max_timestamp: i64,
-    /// Part of a transaction.
-    pub transactional: bool,
-}
-
-impl ProducerBatch {
-    /// From a batch header; `None` where the batch has no producer id, or is a control batch (markers have no sequence).
-    pub fn of(header: &BatchHeader) -> Option<Self> {
-        (header.has_producer_id() && !header.attributes.is_control()).then_some(Self {
-            producer_id: header.producer_id,
-            producer_epoch: header.producer_epoch,
-            base_sequence: header.base_sequence,
-            last_offset_delta: header.last_offset_delta,
-            max_timestamp: header.max_timestamp,
-            transactional: header.attributes.is_transactional(),
-        })
-    }
-
-    /// Sequence of the last record.
-    pub fn last_sequence(&self) -> i32 {
-        advance_sequence(self.base_sequence, self.last_offset_delta)
-    }
-}
-
-/// The original of a batch that was sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Duplicate {
-    /// Offset the original's first record got.
-    pub base_offset: i64,
-    /// Offset the original's last record got.
-    pub last_offset: i64,
-    /// The original's largest timestamp in ms.
-    pub timestamp: i64,
-}
-
-impl Duplicate {
-    /// Success may be answered once the log is flushed up to here.
-    pub fn next_offset(&self) -> i64 {
-        self.last_offset + 1
-    }
-}
-
-/// A batch that may be answered with success.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SequenceCheck {
-    /// Continues its producer's sequence: append it, then [`ProducerStates::record`] it.
-    Fresh,
-    /// Already appended: do not append, answer with the original's offset.
-    Duplicate(Duplicate),
-}
-
-/// Why a batch must not be appended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SequenceError {
-    /// A newer instance of the producer has taken over.
-    #[error(
-        "producer {producer_id} sent epoch {epoch} but {current} is current: a newer instance has taken over"
-    )]
-    InvalidEpoch {
-        /// The producer.
-        producer_id: i64,
-        /// Epoch sent.
-        epoch: i16,
-        /// Epoch known.
-        current: i16,
-    },
-    /// The sequence does not continue the last one.
-    #[error("producer {producer_id} sent sequence {sequence} but its last one was {last}")]
-    OutOfOrder {
-        /// The producer.
-        producer_id: i64,
-        /// First sequence sent.
-        sequence: i32,
-        /// Last sequence known, -1 for none.
-        last: i32,
-    },
-    /// The table is full of producers with open transactions.
-    #[error(
-        "the log remembers {producers_max} producers (producer.states.max), all in open transactions; try later or raise it"
-    )]
-    TooManyProducers {
-        /// `producer.states.max`.
-        producers_max: u32,
-    },
-}
-
-impl SequenceError {
-    /// The protocol's error number.
-    pub fn code(&self) -> i16 {
-        match self {
-            Self::InvalidEpoch { .. } => code::INVALID_PRODUCER_EPOCH,
-            Self::OutOfOrder { .. } => code::OUT_OF_ORDER_SEQUENCE_NUMBER,
-            Self::TooManyProducers { .. } => code::THROTTLING_QUOTA_EXCEEDED,
-        }
-    }
-}
-
-/// A remembered batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct KeptBatch {
-    pub last_sequence: i32,
-    pub last_offset: i64,
-    pub offset_delta: i32,
-    pub timestamp: i64,
-}
-
-impl KeptBatch {
-    fn base_sequence(&self) -> i32 {
-        // Backwards over the wrap: 0 comes after i32::MAX.
-        ((i64::from(self.last_sequence) - i64::from(self.offset_delta)) & i64::from(i32::MAX))
-            as i32
-    }
-}
-
 /// One producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub producer_id: i64,
-    pub epoch: i16,
-    pub kept: [KeptBatch; BATCHES_KEPT],
-    pub kept_count: u8,
+    pub history: History,
     pub last_timestamp: i64,
     pub coordinator_epoch: i32,
     /// First offset of the open transaction, or -1.
     pub transaction_first_offset: i64,
     /// When the entry was last used, on the caller's clock.
-    pub used_ms: i64,
+    used_ms: i64,
     older: u32,
     newer: u32,
 }
@@ -178,9 +47,7 @@ impl Entry {
     fn new(producer_id: i64, epoch: i16, used_ms: i64) -> Self {
         Self {
             producer_id,
-            epoch,
-            kept: [KeptBatch::default(); BATCHES_KEPT],
-            kept_count: 0,
+            history: History::new(epoch),
             last_timestamp: NO_TIMESTAMP,
             coordinator_epoch: -1,
             transaction_first_offset: -1,
@@ -188,26 +55,6 @@ impl Entry {
             older: NONE,
             newer: NONE,
         }
-    }
-
-    /// Remembered batches, oldest first.
-    pub fn batches(&self) -> &[KeptBatch] {
-        &self.kept[..usize::from(self.kept_count)]
-    }
-
-    fn last_sequence(&self) -> i32 {
-        self.batches()
-            .last()
-            .map_or(NO_SEQUENCE, |batch| batch.last_sequence)
-    }
-
-    fn push(&mut self, batch: KeptBatch) {
-        if usize::from(self.kept_count) == BATCHES_KEPT {
-            self.kept.rotate_left(1);
-            self.kept_count -= 1;
-        }
-        self.kept[usize::from(self.kept_count)] = batch;
-        self.kept_count += 1;
     }
 }
 
@@ -291,51 +138,7 @@ impl ProducerStates {
         else {
             return self.room_for_one_more().map(|()| SequenceCheck::Fresh);
         };
-        let producer_id = batch.producer_id;
-        if batch.producer_epoch < entry.epoch {
-            return Err(SequenceError::InvalidEpoch {
-                producer_id,
-                epoch: batch.producer_epoch,
-                current: entry.epoch,
-            });
-        }
-        let sequence = batch.base_sequence;
-        if batch.producer_epoch > entry.epoch {
-            if sequence != 0 && entry.epoch != NO_PRODUCER_EPOCH {
-                return Err(SequenceError::OutOfOrder {
-                    producer_id,
-                    sequence,
-                    last: NO_SEQUENCE,
-                });
-            }
-            return Ok(SequenceCheck::Fresh);
-        }
-        let last_sequence = batch.last_sequence();
-        let original =
-            entry.batches().iter().rev().find(|kept| {
-                kept.last_sequence == last_sequence && kept.base_sequence() == sequence
-            });
-        if let Some(kept) = original {
-            return Ok(SequenceCheck::Duplicate(Duplicate {
-                base_offset: kept.last_offset - i64::from(kept.offset_delta),
-                last_offset: kept.last_offset,
-                timestamp: kept.timestamp,
-            }));
-        }
-        let last = entry.last_sequence();
-        let next = if last == NO_SEQUENCE {
-            0
-        } else {
-            advance_sequence(last, 1)
-        };
-        if sequence != next {
-            return Err(SequenceError::OutOfOrder {
-                producer_id,
-                sequence,
-                last,
-            });
-        }
-        Ok(SequenceCheck::Fresh)
+        entry.history.check(batch)
     }
 
     /// Remembers a batch that was appended with `last_offset`; also used, without [`ProducerStates::check`], for batches of a leader and when a log is read back.
@@ -345,11 +148,8 @@ impl ProducerStates {
         self.expire(now_ms, 2);
         let index = self.entry_for(batch.producer_id, batch.producer_epoch, now_ms);
         let entry = &mut self.entries[index as usize];
-        if entry.epoch != batch.producer_epoch {
-            entry.epoch = batch.producer_epoch;
-            entry.kept_count = 0;
-        }
-        entry.push(KeptBatch {
+        entry.history.enter_epoch(batch.producer_epoch);
+        entry.history.push(KeptBatch {
             last_sequence: batch.last_sequence(),
             last_offset,
             offset_delta: batch.last_offset_delta,
@@ -396,10 +196,7 @@ impl ProducerStates {
     ) -> Option<i64> {
         let index = self.entry_for(producer_id, producer_epoch, now_ms);
         let entry = &mut self.entries[index as usize];
-        if entry.epoch != producer_epoch {
-            entry.epoch = producer_epoch;
-            entry.kept_count = 0;
-        }
+        entry.history.enter_epoch(producer_epoch);
         entry.coordinator_epoch = coordinator_epoch;
         entry.last_timestamp = timestamp;
         let first_offset = std::mem::replace(&mut entry.transaction_first_offset, -1);
@@ -422,8 +219,8 @@ impl ProducerStates {
             .filter(|entry| !self.is_expired(entry, now_ms))
             .map(|entry| ProducerView {
                 producer_id: entry.producer_id,
-                producer_epoch: entry.epoch,
-                last_sequence: entry.last_sequence(),
+                producer_epoch: entry.history.epoch,
+                last_sequence: entry.history.last_sequence(),
                 last_timestamp: entry.last_timestamp,
                 coordinator_epoch: entry.coordinator_epoch,
                 current_transaction_start_offset: entry.transaction_first_offset,
@@ -456,30 +253,20 @@ impl ProducerStates {
     pub(super) fn restore(&mut self, stored: &Stored, now_ms: i64) {
         let index = self.entry_for(stored.producer_id, stored.epoch, now_ms);
         let entry = &mut self.entries[index as usize];
-        entry.epoch = stored.epoch;
-        entry.kept_count = 0;
+        entry.history = History::new(stored.epoch);
         entry.last_timestamp = stored.last_timestamp;
         entry.coordinator_epoch = stored.coordinator_epoch;
         entry.transaction_first_offset = stored.transaction_first_offset;
         if let Some(batch) = stored.last_batch {
-            entry.push(batch);
+            entry.history.push(batch);
         }
     }
 
     /// Puts older batches before the last one of a stored producer; ignored where it is not known.
     pub(super) fn restore_earlier(&mut self, producer_id: i64, earlier: &[KeptBatch]) {
-        let Some(&index) = self.by_id.get(&producer_id) else {
-            return;
-        };
-        let entry = &mut self.entries[index as usize];
-        let Some(&last) = entry.batches().last() else {
-            return;
-        };
-        entry.kept_count = 0;
-        for &batch in earlier {
-            entry.push(batch);
+        if let Some(&index) = self.by_id.get(&producer_id) {
+            self.entries[index as usize].history.prepend(earlier);
         }
-        entry.push(last);
     }
 
     fn get(&self, producer_id: i64) -> Option<&Entry> {
