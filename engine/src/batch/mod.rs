@@ -29,3 +29,6 @@ pub use validate::{ProduceRules, ValidBatch, validate_produce};
 
 /// At most this many records are named in one refusal, so that a hostile batch cannot make a large answer.
 pub const MAX_RECORD_ERRORS: usize = 64;
+
+#[cfg(test)]
+mod tests;

@@ -81,13 +81,14 @@ pub struct ValidBatch {
 pub fn validate_produce(batch: &[u8], rules: &ProduceRules) -> Result<ValidBatch, BatchError> {
     let header = BatchHeader::parse(batch)?;
     check_size(batch, &header, rules)?;
-    check_header(&header, rules)?;
+    // First of all what the checksum covers: a bit that flipped on the way is worth another try, a wrong field is not.
     if !header.checksum_matches(batch) {
         return Err(BatchError::BadChecksum {
             stored: header.checksum,
             computed: super::checksum(batch),
         });
     }
+    check_header(&header, rules)?;
     let max_timestamp = check_records(batch, &header, rules)?;
     Ok(match rules.timestamp_type {
         TimestampType::LogAppendTime => ValidBatch {
