@@ -120,3 +120,60 @@ impl fmt::Display for ApiKey {
         out.write_str(self.spec().name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_ascends_and_finds_itself() {
+        assert!(TABLE.is_sorted_by_key(|spec| spec.key as i16));
+        for spec in TABLE {
+            assert_eq!(ApiKey::from_i16(spec.key as i16), Some(spec.key));
+            assert_eq!(spec.key.spec(), spec);
+            assert!(spec.advertised.low <= spec.accepted.low, "{}", spec.name);
+            assert_eq!(spec.advertised.high, spec.accepted.high, "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn only_produce_is_advertised_wider_than_accepted() {
+        let wider: Vec<&str> = TABLE
+            .iter()
+            .filter(|spec| spec.advertised != spec.accepted)
+            .map(|spec| spec.name)
+            .collect();
+        assert_eq!(wider, ["Produce"]);
+        let produce = ApiKey::Produce.spec();
+        assert_eq!(produce.advertised, VersionRange { low: 0, high: 13 });
+        assert_eq!(produce.accepted, VersionRange { low: 3, high: 13 });
+    }
+
+    #[test]
+    fn nothing_is_served_but_what_was_said() {
+        const SERVED: Served = Served::new(&[
+            ApiKey::Fetch,
+            ApiKey::Produce,
+            ApiKey::DeleteShareGroupOffsets,
+        ]);
+        let keys: Vec<i16> = SERVED
+            .api_versions()
+            .iter()
+            .map(|api| api.api_key)
+            .collect();
+        assert_eq!(keys, [0, 1, 92]);
+        assert!(SERVED.accepts(ApiKey::Produce, 3));
+        assert!(!SERVED.accepts(ApiKey::Produce, 2), "advertised only");
+        assert!(!SERVED.accepts(ApiKey::Metadata, 1), "not served");
+    }
+
+    #[test]
+    fn the_response_to_api_versions_has_no_flexible_header() {
+        for spec in TABLE {
+            for version in spec.accepted.iter() {
+                let flexible = spec.is_flexible(version) && spec.key != ApiKey::ApiVersions;
+                assert_eq!(spec.response_header_version(version) == 1, flexible);
+            }
+        }
+    }
+}

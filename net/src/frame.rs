@@ -132,3 +132,83 @@ impl FrameSplitter {
         Ok(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn splitter(bytes: &[u8]) -> FrameSplitter {
+        let mut splitter = FrameSplitter::new(100);
+        splitter.buffer().extend_from_slice(bytes);
+        splitter
+    }
+
+    #[test]
+    fn frames_come_out_whole_and_in_order() {
+        let stream = [0, 0, 0, 2, 1, 2, 0, 0, 0, 0, 0, 0, 0, 1, 3];
+        let mut splitter = FrameSplitter::new(2);
+        let mut frames = Vec::new();
+        for byte in stream {
+            splitter.buffer().extend_from_slice(&[byte]);
+            frames.extend(splitter.next_frame().expect("sizes within the limit"));
+        }
+        assert_eq!(frames, [&[1, 2][..], &[], &[3]]);
+        assert_eq!((splitter.buffered(), splitter.missing()), (0, Ok(4)));
+    }
+
+    #[test]
+    fn a_bad_size_is_an_error_that_stays() {
+        let negative = FrameError::Negative { size: -1 };
+        let mut splitter = splitter(&[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 1]);
+        assert_eq!(splitter.next_frame(), Ok(Some(Bytes::new())));
+        assert_eq!(splitter.next_frame(), Err(negative.clone()));
+        assert_eq!(splitter.next_frame(), Err(negative.clone()));
+        assert_eq!(splitter.reserve(), Err(negative));
+    }
+
+    #[test]
+    fn the_limit_is_the_largest_size_allowed() {
+        assert_eq!(splitter(&[0, 0, 0, 100]).next_frame(), Ok(None));
+        let error = splitter(&[0, 0, 0, 101]).next_frame();
+        assert_eq!(
+            error,
+            Err(FrameError::TooLarge {
+                size: 101,
+                limit: 100
+            })
+        );
+    }
+
+    #[test]
+    fn a_claim_alone_earns_little_room() {
+        let mut splitter = FrameSplitter::new(100 << 20);
+        splitter
+            .buffer()
+            .extend_from_slice(&(90_i32 << 20).to_be_bytes());
+        assert_eq!(splitter.missing(), Ok(90 << 20));
+        assert_eq!(splitter.reserve(), Ok(4 << 10));
+        assert!(splitter.buffer().capacity() < 16 << 10);
+        splitter.buffer().extend_from_slice(&[0; 20 << 10]);
+        assert_eq!(splitter.read_bytes(), Ok((20 << 10) + 4));
+        splitter.buffer().extend_from_slice(&[0; 1 << 20]);
+        assert_eq!(splitter.read_bytes(), Ok(256 << 10));
+    }
+
+    #[test]
+    fn what_is_missing_is_read_and_little_more() {
+        let mut splitter = FrameSplitter::new(1 << 20);
+        splitter
+            .buffer()
+            .extend_from_slice(&100_000_i32.to_be_bytes());
+        splitter.buffer().extend_from_slice(&[0; 90_000]);
+        assert_eq!(
+            (splitter.missing(), splitter.read_bytes()),
+            (Ok(10_000), Ok(10_000))
+        );
+        splitter.buffer().extend_from_slice(&[0; 10_000]);
+        assert_eq!(
+            (splitter.missing(), splitter.read_bytes()),
+            (Ok(0), Ok(4 << 10))
+        );
+    }
+}

@@ -116,3 +116,42 @@ pub fn decode_response_header(
     }
     Ok(correlation_id)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn api_versions_of_a_version_to_come_can_be_answered() {
+        // Key 18, version 99, correlation id 5, client id "x", no tagged fields; then a body that nobody here knows.
+        let mut reader = Reader::new(vec![0, 18, 0, 99, 0, 0, 0, 5, 0, 1, b'x', 0, 0xff, 0xff]);
+        let header = decode_request_header(&mut reader).expect("a header that can be read");
+        assert_eq!(header.api_key, ApiKey::ApiVersions);
+        assert_eq!((header.api_version, header.correlation_id), (99, 5));
+        assert_eq!(reader.remaining(), 2);
+        let mut writer = Writer::new();
+        encode_response_header(&mut writer, header.api_key.spec(), 99, 5);
+        assert_eq!(writer.into_bytes()[..], [0, 0, 0, 5]);
+    }
+
+    #[test]
+    fn an_unknown_api_ends_the_connection() {
+        let mut reader = Reader::new(vec![0x47, 0x45, 0x54, 0x20, 0, 0, 0, 5, 0xff, 0xff]);
+        assert_eq!(
+            decode_request_header(&mut reader),
+            Err(HeaderError::UnknownApi {
+                api_key: 0x4745,
+                api_version: 0x5420
+            })
+        );
+    }
+
+    #[test]
+    fn unknown_tagged_fields_are_skipped() {
+        // Metadata version 9 with a null client id and one tagged field, number 200, of two bytes.
+        let bytes = vec![0, 3, 0, 9, 0, 0, 0, 1, 0xff, 0xff, 1, 0xc8, 1, 2, 9, 9];
+        let mut reader = Reader::new(bytes);
+        let header = decode_request_header(&mut reader).expect("a header");
+        assert_eq!((header.client_id, reader.remaining()), (None, 0));
+    }
+}

@@ -258,3 +258,66 @@ impl fmt::Debug for Records {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn uuids_are_written_as_kafka_writes_them() {
+        assert_eq!(Uuid::ZERO.to_string(), "AAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(Uuid::METADATA_TOPIC.to_string(), "AAAAAAAAAAAAAAAAAAAAAQ");
+        let all = Uuid([0xff; 16]);
+        assert_eq!(all.to_string(), "_____________________w");
+        assert_eq!("_____________________w".parse(), Ok(all));
+    }
+
+    #[test]
+    fn what_is_no_uuid_is_refused() {
+        for text in [
+            "",
+            "AAAAAAAAAAAAAAAAAAAAA",
+            "AAAAAAAAAAAAAAAAAAAAAAA",
+            "AAAAAAAAAAAAAAAAAAAA+A",
+            // Its last character carries bits that a UUID does not have.
+            "AAAAAAAAAAAAAAAAAAAAAB",
+            "ääääääääääää",
+        ] {
+            assert!(text.parse::<Uuid>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn records_are_equal_by_content() {
+        let cut = Records::from(vec![
+            Bytes::from_static(b"ab"),
+            Bytes::new(),
+            Bytes::from_static(b"c"),
+        ]);
+        let whole = Records::from(Bytes::from_static(b"abc"));
+        assert_eq!(cut, whole);
+        assert_eq!((cut.len(), cut.to_bytes()), (3, whole.to_bytes()));
+        assert_ne!(cut, Records::from(Bytes::from_static(b"abd")));
+        assert_ne!(cut, Records::default());
+    }
+
+    #[test]
+    fn a_detached_string_lets_the_frame_go() {
+        let frame = Bytes::from(b"topic and the rest of a frame".to_vec());
+        let slice = Str::from_utf8(frame.slice(..5)).expect("UTF-8");
+        let detached = slice.detached();
+        assert_eq!(detached, slice);
+        drop(slice);
+        assert!(frame.is_unique());
+        assert_eq!(detached, "topic");
+    }
+
+    proptest! {
+        #[test]
+        fn uuids_survive_text(bytes: [u8; 16]) {
+            prop_assert_eq!(Uuid(bytes).to_string().parse(), Ok(Uuid(bytes)));
+        }
+    }
+}

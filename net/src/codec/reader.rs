@@ -356,3 +356,59 @@ fn null<T>(nullable: bool, position: usize) -> Result<Option<T>, DecodeError> {
         Err(DecodeError::UnexpectedNull { position })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unsigned_varints_end_where_their_type_does() {
+        let read = |bytes: &'static [u8]| Reader::new(bytes).uvarint();
+        assert_eq!(read(&[0x7f]), Ok(127));
+        assert_eq!(read(&[0x80, 1]), Ok(128));
+        assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0x0f]), Ok(u32::MAX));
+        let bad = Err(DecodeError::BadVarint { position: 0 });
+        assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0x1f]), bad);
+        assert_eq!(read(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x01]), bad);
+        assert!(matches!(read(&[0x80]), Err(DecodeError::Truncated { .. })));
+    }
+
+    #[test]
+    fn only_minus_one_is_null() {
+        let read = |bytes: &'static [u8]| Reader::new(bytes).nullable_string(false, true);
+        assert_eq!(read(&[0xff, 0xff]), Ok(None));
+        assert_eq!(
+            read(&[0xff, 0xfe]),
+            Err(DecodeError::NegativeLength {
+                position: 0,
+                length: -2
+            })
+        );
+        assert_eq!(
+            Reader::new(&[0xff, 0xff][..]).string(false),
+            Err(DecodeError::UnexpectedNull { position: 0 })
+        );
+    }
+
+    #[test]
+    fn a_tagged_field_must_fill_its_size() {
+        // One field, tag 0, of two bytes, of which the reader takes one.
+        let mut reader = Reader::new(&[1, 0, 2, 7, 7][..]);
+        let result = reader.tagged_fields(|_, reader| reader.i8().map(|_| true));
+        assert_eq!(
+            result,
+            Err(DecodeError::TaggedFieldSize {
+                position: 4,
+                tag: 0
+            })
+        );
+    }
+
+    #[test]
+    fn strings_are_utf8() {
+        assert_eq!(
+            Reader::new(&[3, 0xc3, 0x28][..]).string(true),
+            Err(DecodeError::NotUtf8 { position: 1 })
+        );
+    }
+}

@@ -359,3 +359,51 @@ impl Writer {
 fn too_long(length: usize, limit: usize) -> EncodeError {
     EncodeError::TooLong { length, limit }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tagged_field_is_preceded_by_its_size_whatever_that_takes() {
+        for (length, size) in [
+            (0, &[1][..]),
+            (126, &[127]),
+            (127, &[0x81, 1]),
+            (20_000, &[0xa3, 0x9c, 1]),
+        ] {
+            let mut writer = Writer::new();
+            let field = writer.begin_tagged_field(3);
+            let content = Bytes::from(vec![5; length]);
+            writer.bytes(true, &content).expect("short enough");
+            writer.end_tagged_field(field).expect("short enough");
+            writer.i8(9);
+            let bytes = writer.into_bytes();
+            assert_eq!(bytes[0], 3);
+            assert!(bytes[1..].starts_with(size), "{length}: {:?}", &bytes[..8]);
+            assert!(bytes[1 + size.len()..].ends_with(&[9]));
+            let mut expected = Writer::new();
+            expected.uvarint(length as u32 + 1);
+            assert!(bytes[1 + size.len()..].starts_with(&expected.into_bytes()));
+        }
+    }
+
+    #[test]
+    fn payloads_stand_where_they_were_written() {
+        let payload = Bytes::from(vec![1; COPY_MAX + 1]);
+        let small = Bytes::from(vec![2; COPY_MAX]);
+        let mut writer = Writer::frame();
+        writer.bytes(false, &payload).expect("short enough");
+        writer.bytes(false, &payload).expect("short enough");
+        writer.bytes(false, &small).expect("short enough");
+        let length = writer.len();
+        let pieces = writer.finish_frame().expect("short enough");
+        assert_eq!(pieces.len(), 5);
+        assert_eq!(pieces[1].as_ptr(), payload.as_ptr());
+        assert_eq!(pieces[3].as_ptr(), payload.as_ptr());
+        let whole = pieces.concat();
+        assert_eq!(whole.len(), length);
+        assert_eq!(whole[..4], (length as i32 - 4).to_be_bytes());
+        assert_eq!(whole[4 + 4..][..payload.len()], payload[..]);
+    }
+}
