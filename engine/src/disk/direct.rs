@@ -30,7 +30,8 @@ static DIRECT_REFUSED: Once = Once::new();
 /// The operating system's file systems, used from one thread.
 #[derive(Clone, Debug)]
 pub struct DirectDisk {
-    direct: Rc<Cell<bool>>,
+    use_direct: bool,
+    refused: Rc<Cell<bool>>,
 }
 
 impl Default for DirectDisk {
@@ -40,27 +41,30 @@ impl Default for DirectDisk {
 }
 
 impl DirectDisk {
-    /// Uses O_DIRECT until a file system refuses it.
+    /// Uses O_DIRECT wherever the file system of a file takes it.
     pub fn new() -> Self {
         Self {
-            direct: Rc::new(Cell::new(true)),
+            use_direct: true,
+            refused: Rc::default(),
         }
     }
 
     /// Never uses O_DIRECT; durable files are still O_DSYNC.
     pub fn buffered() -> Self {
         Self {
-            direct: Rc::new(Cell::new(false)),
+            use_direct: false,
+            refused: Rc::default(),
         }
     }
 
     fn note_direct_refused(&self, path: &Path) {
-        self.direct.set(false);
+        self.refused.set(true);
         DIRECT_REFUSED.call_once(|| {
             tracing::warn!(
                 path = %path.display(),
-                "this file system refuses O_DIRECT (tmpfs and some overlays do): writing through the page cache. Acknowledged data is \
-                 still on disk first (O_DSYNC), but memory use and latency will be higher; put log.dirs on ext4 or xfs to avoid it"
+                "this file system refuses O_DIRECT (tmpfs and some overlays do): writing through the page cache. \
+                 Acknowledged data is still on disk first (O_DSYNC), but memory use and latency will be higher; \
+                 put log.dirs on ext4 or xfs to avoid it"
             );
         });
     }
@@ -93,7 +97,7 @@ impl Disk for DirectDisk {
     type File = DirectFile;
 
     async fn open(&self, path: &Path, options: OpenOptions) -> io::Result<DirectFile> {
-        let direct = options.direct && self.direct.get();
+        let direct = options.direct && self.use_direct;
         let (file, direct) = match open_with(path, options, direct).await {
             Err(error) if direct && is_invalid(&error) => {
                 self.note_direct_refused(path);
@@ -177,7 +181,7 @@ impl Disk for DirectDisk {
     fn capabilities(&self) -> Capabilities {
         let driver = Runtime::try_with_current(|runtime| runtime.driver_type());
         Capabilities {
-            direct: self.direct.get(),
+            direct: self.use_direct && !self.refused.get(),
             io_uring: matches!(driver, Ok(DriverType::IoUring)),
         }
     }
@@ -278,7 +282,8 @@ impl OpenFile {
         buffer.clear();
         while buffer.len() < len {
             let got = buffer.len();
-            let BufResult(result, slice) = (&self.file)
+            let BufResult(result, slice) = self
+                .file
                 .read_at(buffer.slice(got..len), position + got as u64)
                 .await;
             buffer = slice.into_inner();
@@ -421,5 +426,49 @@ impl DiskFile for DirectFile {
                 .map_err(|error| with_path(error, "close", &path)),
             Err(_still_open_elsewhere) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! A file that opens with O_DIRECT but cannot be used so goes on without it, and keeps O_DSYNC.
+
+    use super::*;
+
+    #[compio::test]
+    async fn direct_is_given_up_on_the_open_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = DirectDisk::new();
+        let file = disk
+            .open(&dir.path().join("f"), OpenOptions::JOURNAL)
+            .await
+            .unwrap();
+        file.open.stop_direct().unwrap();
+        let flags = OFlag::from_bits_retain(fcntl(&*file.open.fd(), FcntlArg::F_GETFL).unwrap());
+        assert!(!flags.contains(OFlag::O_DIRECT) && flags.contains(OFlag::O_DSYNC));
+        assert!(!disk.capabilities().direct);
+        let block = AlignedBuffer::copied_from(&[7; BLOCK_BYTES]).into_aligned_slice();
+        file.write_at(0, vec![block]).await.unwrap();
+        let buffer = AlignedBuffer::with_capacity(BLOCK_BYTES);
+        let (buffer, read) = file.read_at(0, buffer, BLOCK_BYTES).await.unwrap();
+        assert_eq!((read, buffer[0]), (BLOCK_BYTES, 7));
+    }
+
+    #[test]
+    fn what_is_written_is_skipped_to_the_block() {
+        let piece = |byte: u8, blocks: usize| {
+            AlignedBuffer::copied_from(&vec![byte; blocks * BLOCK_BYTES]).into_aligned_slice()
+        };
+        let mut pieces = vec![piece(1, 2), piece(2, 1), piece(3, 3)];
+        skip_front(&mut pieces, 4 * BLOCK_BYTES);
+        assert_eq!(
+            pieces
+                .iter()
+                .map(|piece| (piece[0], piece.len()))
+                .collect::<Vec<_>>(),
+            [(3, 2 * BLOCK_BYTES)]
+        );
+        skip_front(&mut pieces, 2 * BLOCK_BYTES);
+        assert!(pieces.is_empty());
     }
 }

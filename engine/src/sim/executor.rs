@@ -386,7 +386,6 @@ impl Executor {
     /// A process on a disk that an earlier one left behind.
     pub fn with_disk(seed: u64, disk: SimDisk) -> Self {
         let world = World::new(seed);
-        disk.attach(world.clone());
         Self { world, disk }
     }
 
@@ -424,6 +423,7 @@ impl Executor {
         stop_at: StopAt,
         main: impl FnOnce(SimEnvironment) -> F,
     ) -> Outcome<F::Output> {
+        self.disk.attach(self.world.clone());
         let result: Rc<RefCell<Option<F::Output>>> = Rc::default();
         let slot = result.clone();
         let future = main(self.environment());

@@ -152,7 +152,12 @@ fn apply(
 ) -> io::Result<()> {
     match change {
         Change::Open { path, create, file } => {
-            files.insert(*file, medium.open(path, *create)?);
+            match medium.open(path, *create) {
+                Ok(node) => files.insert(*file, node),
+                Err(error) if *create => return Err(error),
+                // Opened for reading: a directory, or a file from before the recording.
+                Err(_) => None,
+            };
             Ok(())
         }
         Change::CreateDirAll(path) => medium.create_dir_all(path),

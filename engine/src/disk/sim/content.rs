@@ -9,6 +9,8 @@ use std::rc::Rc;
 /// Bytes per page; a page holds eight sectors.
 pub(super) const PAGE_BYTES: u64 = 4096;
 
+static ZEROS: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
+
 /// Sparse contents; what was never written reads as zeros.
 #[derive(Clone, Default)]
 pub(super) struct Content {
@@ -23,7 +25,7 @@ impl Content {
             let offset = (position % PAGE_BYTES) as usize;
             let count = bytes.len().min(PAGE_BYTES as usize - offset);
             let (now, later) = bytes.split_at(count);
-            if count == PAGE_BYTES as usize && now.iter().all(|byte| *byte == 0) {
+            if count == PAGE_BYTES as usize && *now == ZEROS {
                 self.pages.remove(&index);
             } else {
                 let page = self

@@ -189,7 +189,10 @@ impl Medium {
                 None => self.link((id, name), Node::Dir(DirNode::default()))?,
             };
         }
-        self.dir(id).map(|_| ())
+        match self.nodes.get(&id) {
+            Some(Node::File(_)) => Err(failure(Errno::EEXIST)),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
@@ -242,6 +245,7 @@ impl Medium {
     }
 
     pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from_names, to_names) = (Self::components(from)?, Self::components(to)?);
         let (from, to) = (self.name(from)?, self.name(to)?);
         let id = *self
             .dir(from.0)?
@@ -251,14 +255,20 @@ impl Medium {
         if from == to {
             return Ok(());
         }
+        if to_names.starts_with(&from_names) {
+            return Err(failure(Errno::EINVAL));
+        }
+        if from_names.starts_with(&to_names) {
+            return Err(failure(Errno::ENOTEMPTY));
+        }
         let replaced = self.dir(to.0)?.live.get(&to.1).copied();
         if let Some(replaced) = replaced {
             match self.nodes.get(&replaced) {
+                Some(Node::Dir(_)) if self.dir(id).is_err() => return Err(failure(Errno::EISDIR)),
+                Some(Node::File(_)) if self.dir(id).is_ok() => return Err(failure(Errno::ENOTDIR)),
                 Some(Node::Dir(dir)) if !dir.live.is_empty() => {
                     return Err(failure(Errno::ENOTEMPTY));
                 }
-                Some(Node::Dir(_)) if self.dir(id).is_err() => return Err(failure(Errno::EISDIR)),
-                Some(Node::File(_)) if self.dir(id).is_ok() => return Err(failure(Errno::ENOTDIR)),
                 _ => {}
             }
         }

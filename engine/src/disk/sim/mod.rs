@@ -73,11 +73,14 @@ impl SimDisk {
         }
     }
 
-    /// Makes the disk part of a world: its operations take that world's time.
+    /// Makes the disk part of a world: its operations take that world's time. What an ended process left behind is seen as after a kill.
     pub(crate) fn attach(&self, world: World) {
         let mut state = self.state.borrow_mut();
+        let state = &mut *state;
         state.world = Some(world);
-        state.frozen = false;
+        if std::mem::take(&mut state.frozen) {
+            state.medium = state.medium.after_kill(&mut state.random);
+        }
     }
 
     /// The process is gone: what its futures and files do while being dropped no longer reaches the disk.
