@@ -10,12 +10,13 @@ mod definition;
 mod encode;
 mod notation;
 mod tables;
+mod validate;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use notation::{File, Struct};
+use notation::{File, Message, Struct};
 
 /// What every module of messages uses.
 const USES: &str = "use crate::VersionRange;\n\
@@ -64,7 +65,12 @@ fn files(folder: &Path) -> Vec<File> {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
             let text = fs::read_to_string(path)
                 .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            notation::parse(&stem, &text).unwrap_or_else(|error| panic!("{error}"))
+            let file = notation::parse(&stem, &text).unwrap_or_else(|error| panic!("{error}"));
+            for message in &file.messages {
+                validate::message(message)
+                    .unwrap_or_else(|problem| panic!("{stem}.msg: {}: {problem}", message.name));
+            }
+            file
         })
         .collect()
 }
@@ -110,20 +116,23 @@ fn uses(files: &[File]) -> String {
 /// becomes one type.
 fn structs(files: &[File]) -> String {
     let mut out = String::new();
-    let mut seen: Vec<&Struct> = Vec::new();
+    let mut seen: Vec<(&Struct, &Message)> = Vec::new();
     for message in files.iter().flat_map(|file| &file.messages) {
         let context = context::Context { message };
         for structure in &message.structs {
-            if let Some(known) = seen.iter().find(|known| known.name == structure.name) {
+            let known = seen.iter().find(|(known, _)| known.name == structure.name);
+            if let Some((known, first)) = known {
                 assert!(
-                    known.fields == structure.fields,
+                    known.fields == structure.fields
+                        && first.versions == message.versions
+                        && first.flexible == message.flexible,
                     "{}: `{}` is described twice, differently",
                     message.name,
                     structure.name
                 );
                 continue;
             }
-            seen.push(structure);
+            seen.push((structure, message));
             definition::structure(&mut out, structure, &context);
             arbitrary::structure(&mut out, structure, &context);
         }

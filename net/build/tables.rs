@@ -105,7 +105,7 @@ pub fn request(apis: &[File]) -> String {
         for (name, _, stem, ..) in each(apis) {
             let _ = writeln!(
                 out,
-                "    /// [`{stem}`](crate::messages::{stem})\n    {name}(Box<{stem}::{name}{kind}>),"
+                "    /// [`{stem}`]\n    {name}(Box<{stem}::{name}{kind}>),"
             );
         }
         let _ = writeln!(
