@@ -306,20 +306,24 @@ impl World {
     }
 
     fn drop_everything(&self) {
-        let mut state = self.state.borrow_mut();
-        let tasks = std::mem::take(&mut state.tasks);
-        state.vacant.clear();
-        let timers = std::mem::take(&mut state.timers);
-        state
-            .ready
-            .queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-        drop(state);
-        drop(timers);
-        // Dropping a task runs its destructors, which may use the world; so it is not borrowed here.
-        drop(tasks);
+        // Dropping a task runs its destructors, which may use the world, even start tasks; so it is not borrowed meanwhile.
+        loop {
+            let mut state = self.state.borrow_mut();
+            let tasks = std::mem::take(&mut state.tasks);
+            let timers = std::mem::take(&mut state.timers);
+            state.vacant.clear();
+            state
+                .ready
+                .queue
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clear();
+            drop(state);
+            if tasks.is_empty() && timers.is_empty() {
+                return;
+            }
+            drop((tasks, timers));
+        }
     }
 
     fn describe_stuck(&self) -> String {

@@ -116,15 +116,15 @@ impl DiskFile for SimFile {
         in_flight.write = None;
         let mut state = open.disk.state.borrow_mut();
         let state = &mut *state;
+        let medium = &mut state.medium;
+        match fault {
+            None | Some(FaultKind::BitFlip) => medium.complete_write(open.node, write),
+            Some(FaultKind::OutOfSpace) => medium.cancel_write(open.node, write),
+            Some(FaultKind::InputOutput) => medium.fail_write(open.node, write, &mut state.random),
+        }
         match fault.and_then(FaultKind::errno) {
-            None => {
-                state.medium.complete_write(open.node, write);
-                Ok(())
-            }
-            Some(errno) => {
-                state.medium.fail_write(open.node, write, &mut state.random);
-                self.failure("write", errno)
-            }
+            None => Ok(()),
+            Some(errno) => self.failure("write", errno),
         }
     }
 

@@ -12,6 +12,9 @@ use crate::random::Random;
 /// Bytes that the medium writes whole or not at all.
 pub const SECTOR_BYTES: u64 = 512;
 
+/// Behind the end of every file.
+const END: u64 = u64::MAX / PAGE_BYTES * PAGE_BYTES;
+
 /// Names one write of a file, from its start to its completion.
 pub(crate) type WriteId = u64;
 
@@ -54,9 +57,11 @@ enum Change {
     /// The file became longer, by a write whose content is durable already.
     Extend(u64),
     SetLen(u64),
+    /// A range became zeros; of its own, or because the change of length before it cut the file there.
     Clear {
         start: u64,
         end: u64,
+        with_len: bool,
     },
 }
 
@@ -208,7 +213,7 @@ impl FileNode {
         });
         for (position, bytes) in settled {
             let end = position + bytes.len() as u64;
-            self.supersede(position, end);
+            supersede(&mut self.pending, position, end);
             self.durable.write(position, &bytes);
             self.durable_allocated
                 .insert(position / PAGE_BYTES, end.div_ceil(PAGE_BYTES));
@@ -225,6 +230,13 @@ impl FileNode {
                 }
             }
         }
+    }
+
+    /// The write was refused: nothing of it has happened.
+    pub(super) fn cancel_write(&mut self, id: WriteId) {
+        self.pending.retain(
+            |pending| !matches!(pending.change, Change::Write { id: other, .. } if other == id),
+        );
     }
 
     /// The device reports the write failed: any of its sectors may have been written.
@@ -261,46 +273,6 @@ impl FileNode {
         }
     }
 
-    /// Drops what completed earlier in this range from the pending changes: it lies below a durable write now.
-    fn supersede(&mut self, start: u64, end: u64) {
-        let mut kept = Vec::with_capacity(self.pending.len());
-        for pending in self.pending.drain(..) {
-            let Change::Write {
-                id,
-                durable,
-                position,
-                bytes,
-            } = &pending.change
-            else {
-                kept.push(pending);
-                continue;
-            };
-            let write_end = position + bytes.len() as u64;
-            if pending.completed.is_none() || write_end <= start || *position >= end {
-                kept.push(pending);
-                continue;
-            }
-            let mut keep = |from: u64, to: u64| {
-                if from < to {
-                    let bytes = bytes.slice((from - position) as usize..(to - position) as usize);
-                    let change = Change::Write {
-                        id: *id,
-                        durable: *durable,
-                        position: from,
-                        bytes,
-                    };
-                    kept.push(Pending {
-                        change,
-                        ..pending.clone()
-                    });
-                }
-            };
-            keep(*position, start);
-            keep(end, write_end);
-        }
-        self.pending = kept;
-    }
-
     fn push_completed(&mut self, change: Change) {
         self.completions += 1;
         self.pending.push(Pending {
@@ -328,15 +300,21 @@ impl FileNode {
         self.push_completed(Change::Clear {
             start: position,
             end,
+            with_len: false,
         });
     }
 
     pub(super) fn set_len(&mut self, len: u64) {
-        self.live.clear(len, u64::MAX - PAGE_BYTES);
+        self.live.clear(len, END);
         self.allocated
             .remove(len.div_ceil(PAGE_BYTES), u64::MAX / PAGE_BYTES);
         self.live_len = len;
         self.push_completed(Change::SetLen(len));
+        self.push_completed(Change::Clear {
+            start: len,
+            end: END,
+            with_len: true,
+        });
     }
 
     pub(super) fn begin_sync(&self) -> SyncMark {
@@ -355,15 +333,17 @@ impl FileNode {
                 Change::Write {
                     position, bytes, ..
                 } => {
+                    let end = position + bytes.len() as u64;
+                    supersede(&mut rest, position, end);
                     self.durable.write(position, &bytes);
-                    self.durable_len = self.durable_len.max(position + bytes.len() as u64);
+                    self.durable_len = self.durable_len.max(end);
                 }
                 Change::Extend(len) => self.durable_len = self.durable_len.max(len),
-                Change::SetLen(len) => {
-                    self.durable.clear(len, u64::MAX - PAGE_BYTES);
-                    self.durable_len = len;
+                Change::SetLen(len) => self.durable_len = len,
+                Change::Clear { start, end, .. } => {
+                    supersede(&mut rest, start, end);
+                    self.durable.clear(start, end);
                 }
-                Change::Clear { start, end } => self.durable.clear(start, end),
             }
         }
         self.pending = rest;
@@ -394,6 +374,7 @@ impl FileNode {
             .filter(|pending| pending.changes_len())
             .count() as u64;
         let mut len_changes_left = random.below(changes_of_len + 1);
+        let mut cut = false;
         for pending in &self.pending {
             let mut len_changes = || {
                 let happened = len_changes_left > 0;
@@ -411,16 +392,30 @@ impl FileNode {
                         len = len.max(position + bytes.len() as u64);
                     }
                 }
-                Change::Extend(to) if len_changes() => len = len.max(*to),
-                Change::SetLen(to) if len_changes() => {
-                    content.clear(*to, u64::MAX - PAGE_BYTES);
-                    len = *to;
+                Change::Extend(to) => {
+                    if len_changes() {
+                        len = len.max(*to);
+                    }
                 }
-                Change::Clear { start, end } if random.chance(0.5) => content.clear(*start, *end),
-                Change::Extend(_) | Change::SetLen(_) | Change::Clear { .. } => {}
+                Change::SetLen(to) => {
+                    cut = len_changes();
+                    if cut {
+                        len = *to;
+                    }
+                }
+                Change::Clear {
+                    start,
+                    end,
+                    with_len,
+                } => {
+                    let happened = if *with_len { cut } else { random.chance(0.5) };
+                    if happened {
+                        content.clear(*start, *end);
+                    }
+                }
             }
         }
-        content.clear(len, u64::MAX - PAGE_BYTES);
+        content.clear(len, END);
         let mut allocated = if random.chance(0.5) {
             self.allocated.clone()
         } else {
@@ -454,6 +449,51 @@ impl FileNode {
             node.fail_write(id, random);
         }
         node
+    }
+}
+
+/// Takes a range out of the changes that completed: it lies below something newer that is on the medium.
+fn supersede(changes: &mut Vec<Pending>, start: u64, end: u64) {
+    let mut kept = Vec::with_capacity(changes.len());
+    for pending in changes.drain(..) {
+        let (from, to) = match &pending.change {
+            Change::Write {
+                position, bytes, ..
+            } => (*position, *position + bytes.len() as u64),
+            Change::Clear { start, end, .. } => (*start, *end),
+            Change::Extend(_) | Change::SetLen(_) => (0, 0),
+        };
+        if pending.completed.is_none() || to <= start || from >= end {
+            kept.push(pending);
+            continue;
+        }
+        for (from, to) in [(from, start), (end, to)] {
+            if from < to {
+                kept.push(Pending {
+                    change: pending.change.part(from, to),
+                    ..pending.clone()
+                });
+            }
+        }
+    }
+    *changes = kept;
+}
+
+impl Change {
+    /// The same change to a part of its range only.
+    fn part(&self, from: u64, to: u64) -> Self {
+        let mut part = self.clone();
+        match &mut part {
+            Self::Write {
+                position, bytes, ..
+            } => {
+                *bytes = bytes.slice((from - *position) as usize..(to - *position) as usize);
+                *position = from;
+            }
+            Self::Clear { start, end, .. } => (*start, *end) = (from, to),
+            Self::Extend(_) | Self::SetLen(_) => {}
+        }
+        part
     }
 }
 

@@ -390,6 +390,85 @@ fn a_failed_write_may_have_happened_in_part() {
 }
 
 #[test]
+fn what_was_made_zero_before_cannot_wipe_out_a_later_durable_write() {
+    let disk = after(|disk| async move {
+        disk.set_extension_is_durable(true);
+        disk.place(Path::new("punched"), &[1; 8 * BLOCK]).unwrap();
+        let punched = disk
+            .open(Path::new("punched"), OpenOptions::JOURNAL)
+            .await
+            .unwrap();
+        punched.punch(0, 8 * BLOCK as u64).await.unwrap();
+        punched
+            .write_at(2 * BLOCK as u64, vec![blocks(2, 1)])
+            .await
+            .unwrap();
+        disk.place(Path::new("cut"), &[1; 8 * BLOCK]).unwrap();
+        let cut = disk
+            .open(Path::new("cut"), OpenOptions::JOURNAL)
+            .await
+            .unwrap();
+        cut.set_len(4 * BLOCK as u64).await.unwrap();
+        cut.set_len(8 * BLOCK as u64).await.unwrap();
+        cut.write_at(6 * BLOCK as u64, vec![blocks(2, 1)])
+            .await
+            .unwrap();
+    });
+    let (mut was_cut, mut was_not) = (0, 0);
+    for seed in 0..100 {
+        let punched = file(&disk.crash(seed), "punched").expect("placed");
+        assert_eq!(punched[2 * BLOCK..3 * BLOCK], [2; BLOCK]);
+        assert!([0, 1].contains(&punched[0]));
+        let cut = file(&disk.crash(seed), "cut").expect("placed");
+        if cut.len() == 8 * BLOCK {
+            assert_eq!(cut[6 * BLOCK..7 * BLOCK], [2; BLOCK]);
+            was_cut += u32::from(cut[4 * BLOCK] == 0);
+            was_not += u32::from(cut[4 * BLOCK] == 1);
+        }
+    }
+    assert!(was_cut > 10 && was_not > 10, "{was_cut} {was_not}");
+}
+
+#[test]
+fn what_a_failed_sync_left_behind_does_not_come_back_over_newer_content() {
+    let disk = after(|disk| async move {
+        disk.inject(Fault::once(FaultKind::InputOutput, Operation::Sync, "f", 0));
+        let file = disk
+            .open(Path::new("f"), OpenOptions::SEGMENT)
+            .await
+            .unwrap();
+        disk.sync_dir(Path::new("/")).await.unwrap();
+        file.write_at(0, vec![blocks(1, 1)]).await.unwrap();
+        file.sync_data().await.unwrap_err();
+        file.write_at(0, vec![blocks(2, 1)]).await.unwrap();
+        file.sync_data().await.unwrap();
+    });
+    for seed in 0..50 {
+        assert_eq!(file(&disk.crash(seed), "f"), Some(vec![2; BLOCK]));
+    }
+}
+
+#[test]
+fn a_write_refused_for_space_has_not_happened() {
+    let disk = after(|disk| async move {
+        disk.inject(Fault::once(FaultKind::OutOfSpace, Operation::Write, "f", 0));
+        let file = disk
+            .open(Path::new("f"), OpenOptions::JOURNAL)
+            .await
+            .unwrap();
+        file.write_at(0, vec![blocks(1, 1)]).await.unwrap_err();
+        assert_eq!(file.len().await.unwrap(), 0);
+        file.write_at(BLOCK as u64, vec![blocks(1, 1)])
+            .await
+            .unwrap();
+    });
+    assert_eq!(
+        file(&disk, "f").map(|content| content[..BLOCK].to_vec()),
+        Some(vec![0; BLOCK])
+    );
+}
+
+#[test]
 fn a_full_disk_refuses_and_reserved_space_stays_usable() {
     after(|disk| async move {
         let space = 16 * BLOCK as u64;
