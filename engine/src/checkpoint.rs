@@ -295,11 +295,14 @@ fn parse_from_zero<T: std::str::FromStr>(text: &str) -> Option<T> {
         .flatten()
 }
 
+/// White space in Java properties.
+const PROPERTIES_SPACE: [char; 3] = [' ', '\t', '\u{c}'];
+
 /// Java properties, as far as such files use them: comments, `=` or `:`, white space around keys, backslash escapes.
 fn parse_properties(text: &str) -> Result<BTreeMap<String, String>, CheckpointError> {
     let mut values = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
-        let line = line.trim_start();
+        let line = line.trim_start_matches(PROPERTIES_SPACE);
         if line.is_empty() || line.starts_with(['#', '!']) {
             continue;
         }
@@ -310,10 +313,10 @@ fn parse_properties(text: &str) -> Result<BTreeMap<String, String>, CheckpointEr
         let (key, value) = line
             .split_once(['=', ':'])
             .ok_or(bad("`key=value` is expected"))?;
-        let value = unescape(value.trim_start()).ok_or(bad(
+        let value = unescape(value.trim_start_matches(PROPERTIES_SPACE)).ok_or(bad(
             "it ends in the middle of an escape, or the escape is not known",
         ))?;
-        values.insert(key.trim_end().to_owned(), value);
+        values.insert(key.trim_end_matches(PROPERTIES_SPACE).to_owned(), value);
     }
     Ok(values)
 }
@@ -361,4 +364,231 @@ fn escape(value: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    //! Proves: the texts are Kafka's, round-trip, and any other text is refused with the place that is wrong; nothing panics.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line(topic: &str, partition: i32, offset: i64) -> OffsetLine {
+        OffsetLine {
+            topic: topic.to_owned(),
+            partition,
+            offset,
+        }
+    }
+
+    #[test]
+    fn offset_checkpoints_have_kafkas_text() {
+        let text = format_offsets([("a.b-c", 0, 5), ("d", 11, i64::MAX)].into_iter());
+        assert_eq!(text, "0\n2\na.b-c 0 5\nd 11 9223372036854775807\n");
+        let parsed = parse_offsets(text.as_bytes()).expect("its own text");
+        assert_eq!(parsed, [line("a.b-c", 0, 5), line("d", 11, i64::MAX)]);
+        assert_eq!(
+            format_offsets(std::iter::empty::<(&str, i32, i64)>()),
+            "0\n0\n"
+        );
+        assert_eq!(parse_offsets(b"0\n0"), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_is_wrong_in_an_offset_checkpoint_is_named() {
+        let bad = |line| move |error: &CheckpointError| matches!(error, CheckpointError::BadLine { line: found, .. } if *found == line);
+        type Expected<'a> = &'a dyn Fn(&CheckpointError) -> bool;
+        let cases: [(&[u8], Expected<'_>); 11] = [
+            (b"", &bad(1)),
+            (b"x\n0\n", &bad(1)),
+            (b"1\n0\n", &|error| {
+                *error == CheckpointError::UnknownVersion { found: 1, known: 0 }
+            }),
+            (b"0\n", &bad(2)),
+            (b"0\n2\na 0 0\n", &|error| {
+                *error
+                    == CheckpointError::WrongCount {
+                        expected: 2,
+                        found: 1,
+                    }
+            }),
+            (b"0\n-1\n", &|error| {
+                matches!(error, CheckpointError::WrongCount { .. })
+            }),
+            (b"0\n1\na 0\n", &bad(3)),
+            (b"0\n1\na -1 0\n", &bad(3)),
+            (b"0\n2\na 0 0\na 1 +1\n", &bad(4)),
+            (b"0\n1\na 0 9223372036854775808\n", &bad(3)),
+            (b"0\n1\n\xff 0 0\n", &|error| {
+                *error == CheckpointError::NotText { at: 4 }
+            }),
+        ];
+        for (text, expected) in cases {
+            let error = parse_offsets(text).expect_err("wrong text");
+            assert!(
+                expected(&error),
+                "{:?}: {error}",
+                String::from_utf8_lossy(text)
+            );
+        }
+    }
+
+    #[test]
+    fn leader_epoch_checkpoints_have_kafkas_text() {
+        let epochs = LeaderEpochs::from_entries([
+            EpochEntry {
+                epoch: 0,
+                start_offset: 0,
+            },
+            EpochEntry {
+                epoch: 5,
+                start_offset: 100,
+            },
+        ]);
+        assert_eq!(format_epochs(&epochs), "0\n2\n0 0\n5 100\n");
+        assert_eq!(parse_epochs(b"0\n2\n0 0\n5 100\n"), Ok(epochs));
+        assert!(matches!(
+            parse_epochs(b"0\n2\n5 100\n6 100\n"),
+            Err(CheckpointError::BadLine { line: 4, .. })
+        ));
+    }
+
+    #[test]
+    fn partition_metadata_has_kafkas_text() {
+        let metadata = PartitionMetadata {
+            topic_id: TopicId(std::array::from_fn(|index| index as u8 + 1)),
+        };
+        assert_eq!(
+            metadata.format(),
+            "version: 0\ntopic_id: AQIDBAUGBwgJCgsMDQ4PEA"
+        );
+        assert_eq!(
+            PartitionMetadata::parse(metadata.format().as_bytes()),
+            Ok(metadata)
+        );
+        assert_eq!(
+            PartitionMetadata::parse(b"version:0\ntopic_id:AQIDBAUGBwgJCgsMDQ4PEA\n"),
+            Ok(metadata)
+        );
+        assert_eq!(
+            PartitionMetadata::parse(b"version: 1\ntopic_id: AQIDBAUGBwgJCgsMDQ4PEA"),
+            Err(CheckpointError::UnknownVersion { found: 1, known: 0 })
+        );
+        assert_eq!(
+            PartitionMetadata::parse(b"version: 0\n"),
+            Err(CheckpointError::MissingKey("topic_id"))
+        );
+        for wrong in ["AAAAAAAAAAAAAAAAAAAAAA", "AQIDBAUGBwgJCgsMDQ4PE", ""] {
+            let text = format!("version: 0\ntopic_id: {wrong}\n");
+            assert!(
+                matches!(
+                    PartitionMetadata::parse(text.as_bytes()),
+                    Err(CheckpointError::BadValue { .. })
+                ),
+                "{wrong}"
+            );
+        }
+        assert!(matches!(
+            PartitionMetadata::parse(b"topic_id: x"),
+            Err(CheckpointError::BadLine { line: 1, .. })
+        ));
+    }
+
+    #[test]
+    fn meta_properties_as_kafka_writes_them_are_read() {
+        let text = "#\n#Mon Nov 23 08:00:00 UTC 2026\ncluster.id=AQIDBAUGBwgJCgsMDQ4PEA\ndirectory.id=aaaaaaaaaaaaaaaaaaaaaA\nnode.id=1\nversion=1\n";
+        let meta = MetaProperties::parse(text.as_bytes()).expect("Kafka's own");
+        let expected = MetaProperties {
+            cluster_id: "AQIDBAUGBwgJCgsMDQ4PEA".to_owned(),
+            node_id: 1,
+            directory_id: Some("aaaaaaaaaaaaaaaaaaaaaA".to_owned()),
+        };
+        assert_eq!(meta, expected);
+        assert_eq!(
+            MetaProperties::parse(expected.format().as_bytes()),
+            Ok(expected)
+        );
+        let spaced = MetaProperties::parse(
+            b"version = 1\n node.id : 7\ncluster.id=a\\=b\\u0041\r\n! comment\n",
+        )
+        .expect("valid");
+        assert_eq!(
+            (
+                spaced.node_id,
+                spaced.cluster_id.as_str(),
+                spaced.directory_id
+            ),
+            (7, "a=bA", None)
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_in_meta_properties_is_named() {
+        let cases: [(&str, CheckpointError); 5] = [
+            (
+                "node.id=1\ncluster.id=x",
+                CheckpointError::MissingKey("version"),
+            ),
+            (
+                "version=1\nnode.id=1",
+                CheckpointError::MissingKey("cluster.id"),
+            ),
+            (
+                "version=1\ncluster.id=x",
+                CheckpointError::MissingKey("node.id"),
+            ),
+            (
+                "version=0\nbroker.id=1",
+                CheckpointError::UnknownVersion { found: 0, known: 1 },
+            ),
+            (
+                "version=1\ncluster.id=\nnode.id=1",
+                CheckpointError::BadValue {
+                    key: "cluster.id",
+                    reason: "it is empty",
+                },
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(
+                MetaProperties::parse(text.as_bytes()),
+                Err(expected),
+                "{text}"
+            );
+        }
+        assert!(matches!(
+            MetaProperties::parse(b"version=1\nnonsense"),
+            Err(CheckpointError::BadLine { line: 2, .. })
+        ));
+        assert!(matches!(
+            MetaProperties::parse(b"version=1\nnode.id=-1\ncluster.id=x"),
+            Err(CheckpointError::BadValue { key: "node.id", .. })
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn offsets_round_trip(lines in prop::collection::vec(("[a-zA-Z0-9._-]{1,40}", 0..=i32::MAX, 0..=i64::MAX), 0..30)) {
+            let text = format_offsets(lines.iter().map(|(topic, partition, offset)| (topic.as_str(), *partition, *offset)));
+            let expected: Vec<OffsetLine> = lines.iter().map(|(topic, partition, offset)| line(topic, *partition, *offset)).collect();
+            prop_assert_eq!(parse_offsets(text.as_bytes()), Ok(expected));
+        }
+
+        #[test]
+        fn meta_properties_round_trip(cluster_id in "\\PC{1,30}", node_id in 0..=i32::MAX, directory_id in prop::option::of("[a-zA-Z0-9_-]{22}")) {
+            let meta = MetaProperties { cluster_id, node_id, directory_id };
+            prop_assert_eq!(MetaProperties::parse(meta.format().as_bytes()), Ok(meta));
+        }
+
+        #[test]
+        fn any_text_is_answered(text in "[0-3 \n:=a-c.#\\\\u-]{0,60}", bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            for input in [text.as_bytes(), &bytes] {
+                let _ = parse_offsets(input);
+                let _ = parse_epochs(input);
+                let _ = PartitionMetadata::parse(input);
+                let _ = MetaProperties::parse(input);
+            }
+        }
+    }
 }

@@ -132,3 +132,125 @@ impl LeaderEpochs {
         self.entries.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! Proves: the cache answers as a list of every batch's epoch would, under any appends and truncations.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Append { epoch_by: i32, count: i64 },
+        TruncateEnd(i64),
+        TruncateStart(i64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (0i32..3, 1i64..20).prop_map(|(epoch_by, count)| Step::Append { epoch_by, count }),
+            1 => (0i64..200).prop_map(Step::TruncateEnd),
+            1 => (0i64..200).prop_map(Step::TruncateStart),
+        ];
+        prop::collection::vec(step, 1..40)
+    }
+
+    proptest! {
+        #[test]
+        fn answers_as_a_list_of_all_epochs_would(steps in steps()) {
+            // The model: the epoch of every offset from `start` on.
+            let mut start = 0i64;
+            let mut log: Vec<i32> = Vec::new();
+            let mut epoch = 0;
+            let mut cache = LeaderEpochs::new();
+            for step in steps {
+                let end = start + log.len() as i64;
+                match step {
+                    Step::Append { epoch_by, count } => {
+                        epoch += epoch_by;
+                        cache.assign(epoch, end);
+                        log.extend(std::iter::repeat_n(epoch, count as usize));
+                    }
+                    Step::TruncateEnd(to) => {
+                        let to = to.clamp(start, end);
+                        cache.truncate_from_end(to);
+                        log.truncate((to - start) as usize);
+                    }
+                    Step::TruncateStart(to) => {
+                        let to = to.clamp(start, end);
+                        cache.truncate_from_start(to);
+                        log.drain(..(to - start) as usize);
+                        start = to;
+                    }
+                }
+                let end = start + log.len() as i64;
+                for (index, epoch) in log.iter().enumerate() {
+                    prop_assert_eq!(cache.epoch_for(start + index as i64), Some(*epoch));
+                }
+                if log.is_empty() {
+                    continue;
+                }
+                for asked in 0..=epoch + 1 {
+                    let (found, offset) = cache.end_offset_for(asked, end);
+                    let newest = cache.latest_epoch().expect("not empty");
+                    if asked > newest {
+                        prop_assert_eq!((found, offset), (UNDEFINED_EPOCH, UNDEFINED_EPOCH_OFFSET));
+                        continue;
+                    }
+                    // Where the first record of a newer epoch stands, else the end.
+                    let expected = log.iter().position(|epoch| *epoch > asked).map_or(end, |index| start + index as i64);
+                    prop_assert_eq!(offset, expected);
+                    let known = log.iter().rev().find(|epoch| **epoch <= asked).copied();
+                    prop_assert_eq!(found, known.unwrap_or(asked));
+                }
+                prop_assert_eq!(&LeaderEpochs::from_entries(cache.entries().iter().copied()), &cache);
+                prop_assert!(cache.entries().is_sorted_by(|a, b| a.epoch < b.epoch && a.start_offset < b.start_offset));
+            }
+        }
+
+        #[test]
+        fn entries_increase_whatever_is_assigned(assigned in prop::collection::vec((any::<i32>(), any::<i64>()), 0..50)) {
+            let cache = LeaderEpochs::from_entries(assigned.into_iter().map(|(epoch, start_offset)| EpochEntry { epoch, start_offset }));
+            prop_assert!(cache.entries().is_sorted_by(|a, b| a.epoch < b.epoch && a.start_offset < b.start_offset));
+            prop_assert!(cache.entries().iter().all(|entry| entry.epoch >= 0 && entry.start_offset >= 0));
+        }
+    }
+
+    #[test]
+    fn within_one_epoch_nothing_changes() {
+        let mut cache = LeaderEpochs::new();
+        assert!(cache.assign(3, 10));
+        assert!(!cache.assign(3, 11));
+        assert!(!cache.assign(3, 10));
+        // The same epoch from an earlier offset: the later start was wrong.
+        assert!(cache.assign(3, 5));
+        assert_eq!(
+            cache.entries(),
+            [EpochEntry {
+                epoch: 3,
+                start_offset: 5
+            }]
+        );
+        assert!(!cache.assign(-1, 20));
+    }
+
+    #[test]
+    fn an_epoch_nobody_wrote_in_ends_where_the_next_begins() {
+        let cache =
+            LeaderEpochs::from_entries([(1, 0), (4, 20), (7, 30)].map(|(epoch, start_offset)| {
+                EpochEntry {
+                    epoch,
+                    start_offset,
+                }
+            }));
+        assert_eq!(cache.end_offset_for(0, 40), (0, 0));
+        assert_eq!(cache.end_offset_for(1, 40), (1, 20));
+        assert_eq!(cache.end_offset_for(3, 40), (1, 20));
+        assert_eq!(cache.end_offset_for(5, 40), (4, 30));
+        assert_eq!(cache.end_offset_for(7, 40), (7, 40));
+        assert_eq!(cache.end_offset_for(8, 40), (-1, -1));
+        assert_eq!(cache.end_offset_for(-1, 40), (-1, -1));
+    }
+}

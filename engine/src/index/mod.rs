@@ -61,3 +61,6 @@ pub(crate) fn relative(offset: i64, base_offset: i64) -> Result<i32, IndexError>
             base_offset,
         })
 }
+
+#[cfg(test)]
+mod tests;

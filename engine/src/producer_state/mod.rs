@@ -10,3 +10,6 @@ mod table;
 pub use rules::{BATCHES_KEPT, Duplicate, ProducerBatch, SequenceCheck, SequenceError};
 pub use snapshot::SnapshotError;
 pub use table::{ProducerLimits, ProducerStates, ProducerView};
+
+#[cfg(test)]
+mod tests;

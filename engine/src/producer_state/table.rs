@@ -304,6 +304,11 @@ impl ProducerStates {
     /// The entry of a producer, made where there is none, as the most recently used.
     fn entry_for(&mut self, producer_id: i64, epoch: i16, now_ms: i64) -> u32 {
         if let Some(&index) = self.by_id.get(&producer_id) {
+            let entry = &self.entries[index as usize];
+            if self.is_expired(entry, now_ms) {
+                // It came back before its turn to be forgotten: it is unknown all the same.
+                self.entries[index as usize].history = History::new(epoch);
+            }
             self.touch(index, now_ms);
             return index;
         }
