@@ -1,12 +1,19 @@
-//! Raw block-aligned memory from the global allocator: obtained without zeroing, given back on drop.
+//! Raw block-aligned memory: obtained without touching it, given back on drop.
 //!
-//! Hands out pointers, never references: which bytes are initialised and who may touch them is for the owners to know
-//! (rules 2 and 3 of the module above).
+//! Large pieces are mapped from the kernel and unmapped, so that freed memory really leaves the process and what is not touched costs nothing,
+//! whatever the allocator's habits; small ones come from the global allocator. Hands out pointers, never references: which
+//! bytes are initialised and who may touch them is for the owners to know (rules 2 and 3 of the module above).
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
 use super::{BLOCK_BYTES, round_up};
+
+/// From this capacity on memory is mapped rather than allocated.
+const MAPPED_BYTES_MIN: usize = 128 << 10;
 
 /// Block-aligned memory of a whole number of blocks; its contents start out undefined.
 pub(super) struct Allocation {
@@ -24,17 +31,36 @@ impl Allocation {
     /// Allocates at least `capacity` bytes, rounded up to whole blocks, at least one block.
     pub(super) fn new(capacity: usize) -> Self {
         let capacity = round_up(capacity.max(1));
-        let layout = Self::layout(capacity);
-        // SAFETY: the layout's size is at least one block, so not zero.
-        let pointer = unsafe { alloc(layout) };
-        let Some(pointer) = NonNull::new(pointer) else {
-            handle_alloc_error(layout)
+        let pointer = if capacity < MAPPED_BYTES_MIN {
+            Self::allocate(capacity)
+        } else {
+            Self::map(capacity)
+        };
+        let Some(pointer) = pointer else {
+            handle_alloc_error(Self::layout(capacity))
         };
         Self {
             pointer,
             capacity,
             touched: 0,
         }
+    }
+
+    fn allocate(capacity: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the layout's size is at least one block, so not zero.
+        NonNull::new(unsafe { alloc(Self::layout(capacity)) })
+    }
+
+    fn map(capacity: usize) -> Option<NonNull<u8>> {
+        let (protection, flags) = (
+            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+            MapFlags::MAP_PRIVATE,
+        );
+        // SAFETY: a new private mapping at an address of the kernel's choice touches no memory that is in use. It is
+        // aligned to pages, which are at least as large as blocks.
+        let mapped =
+            unsafe { mmap_anonymous(None, NonZeroUsize::new(capacity)?, protection, flags) };
+        mapped.ok().map(NonNull::cast)
     }
 
     fn layout(capacity: usize) -> Layout {
@@ -65,7 +91,13 @@ impl Allocation {
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        // SAFETY: `pointer` came from `alloc` with this layout, and rule 1 makes this the only release.
-        unsafe { dealloc(self.pointer.as_ptr(), Self::layout(self.capacity)) }
+        if self.capacity < MAPPED_BYTES_MIN {
+            // SAFETY: `pointer` came from `alloc` with this layout, and rule 1 makes this the only release.
+            unsafe { dealloc(self.pointer.as_ptr(), Self::layout(self.capacity)) }
+        } else {
+            // SAFETY: `pointer` came from `mmap` with this length, and rule 1 makes this the only release. Unmapping a
+            // whole mapping of ours cannot fail; if it did, the memory would only stay taken.
+            let _ = unsafe { munmap(self.pointer.cast(), self.capacity) };
+        }
     }
 }

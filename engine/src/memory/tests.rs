@@ -152,6 +152,45 @@ fn only_touched_memory_counts_as_resident() {
 }
 
 #[test]
+fn small_and_large_memory_are_aligned_and_usable_to_the_last_byte() {
+    for capacity in [
+        1,
+        BLOCK_BYTES,
+        (128 << 10) - 1,
+        128 << 10,
+        (128 << 10) + 1,
+        3 << 20,
+    ] {
+        let mut buffer = AlignedBuffer::with_capacity(capacity);
+        assert_eq!(buffer.capacity(), super::round_up(capacity));
+        buffer.extend_from_slice(&vec![1; buffer.capacity()]);
+        assert!((buffer.as_slice().as_ptr() as usize).is_multiple_of(BLOCK_BYTES));
+        assert!(buffer.iter().all(|byte| *byte == 1));
+    }
+}
+
+#[test]
+fn large_memory_is_not_taken_before_it_is_touched_and_leaves_when_dropped() {
+    let resident = || {
+        let statm = std::fs::read_to_string("/proc/self/statm").expect("procfs is mounted");
+        let pages = statm
+            .split(' ')
+            .nth(1)
+            .and_then(|pages| pages.parse::<usize>().ok());
+        pages.expect("statm has resident pages") * BLOCK_BYTES
+    };
+    let before = resident();
+    let mut writer = ChunkWriter::with_capacity(128 << 20);
+    assert!(resident() < before + (24 << 20));
+    for _ in 0..1024 {
+        writer.append(&[1; 64 << 10]);
+    }
+    assert!(resident() > before + (48 << 20));
+    drop(writer);
+    assert!(resident() < before + (24 << 20));
+}
+
+#[test]
 fn other_threads_read_while_the_writer_appends() {
     const RECORDS: usize = 10_000;
     let mut writer = ChunkWriter::with_capacity(RECORDS * 8);
