@@ -405,6 +405,24 @@ mod tests {
     }
 
     #[test]
+    fn an_array_cannot_claim_more_than_its_bytes_hold() {
+        let mut bytes = vec![0, 0, 0, 3];
+        bytes.extend_from_slice(&[0; 11]);
+        assert_eq!(
+            Reader::new(bytes.clone()).array(false, 4, Reader::i32),
+            Err(DecodeError::ArrayTooLong {
+                position: 4,
+                elements: 3,
+                remaining: 11
+            })
+        );
+        bytes.push(7);
+        let mut reader = Reader::new(bytes);
+        assert_eq!(reader.array(false, 4, Reader::i32), Ok(vec![0, 0, 7]));
+        assert_eq!(reader.finish(), Ok(()));
+    }
+
+    #[test]
     fn strings_are_utf8() {
         assert_eq!(
             Reader::new(&[3, 0xc3, 0x28][..]).string(true),
