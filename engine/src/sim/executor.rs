@@ -282,16 +282,19 @@ impl World {
         true
     }
 
-    /// Moves time to the next timer and wakes what waits for it; false when there is none before `limit`.
+    /// Moves time to the next timer and wakes what waits for it, or to `limit` when that comes first; false when there is neither.
     fn advance(&self, limit: Option<u64>) -> bool {
         let mut state = self.state.borrow_mut();
-        let Some(deadline) = state.timers.peek().map(|timer| timer.0.deadline) else {
-            return false;
+        let next = state.timers.peek().map(|timer| timer.0.deadline);
+        let deadline = match (next, limit) {
+            (Some(deadline), None) => deadline,
+            (Some(deadline), Some(limit)) if deadline < limit => deadline,
+            (_, Some(limit)) => {
+                state.now = state.now.max(limit);
+                return true;
+            }
+            (None, None) => return false,
         };
-        if limit.is_some_and(|limit| deadline >= limit) {
-            state.now = limit.unwrap_or(deadline);
-            return true;
-        }
         state.now = state.now.max(deadline);
         while state
             .timers
