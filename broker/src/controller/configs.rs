@@ -309,7 +309,7 @@ pub fn broker_name(name: &str) -> Result<Option<i32>, Refusal> {
 /// The answer for a resource whose kind has no configuration here.
 pub fn unsupported(resource_type: i8) -> Refusal {
     let what = match resource_type {
-        BROKER_LOGGER => "log levels are set at start, with RUST_LOG".to_string(),
+        BROKER_LOGGER => "log levels are set at start, with RINGLOG_LOG".to_string(),
         CLIENT_METRICS => "client metrics are not collected".to_string(),
         GROUP => "groups have no configuration of their own".to_string(),
         other => format!("resource type {other} is not known"),

@@ -78,6 +78,11 @@ impl Controller {
         }
     }
 
+    /// The node this controller runs on.
+    pub fn node_id(&self) -> i32 {
+        self.config.node_id
+    }
+
     /// The newest image: everything that was decided, committed or not.
     pub fn image(&self) -> &Arc<Image> {
         &self.image
