@@ -2,12 +2,16 @@
 //! cannot carry a value refuses it rather than dropping it.
 
 use proptest::prelude::*;
-use ringlog_net::arbitrary::Form;
-use ringlog_net::codec::{EncodeError, Message, Writer};
+use ringlog_net::arbitrary::{ArbitraryMessage, Form, Numbers, Source};
+use ringlog_net::codec::{EncodeError, Message, Reader, TopLevel, Writer};
 use ringlog_net::messages::create_topics::CreateTopicsResponse;
 use ringlog_net::messages::fetch::{FetchRequest, ReplicaState};
 use ringlog_net::messages::find_coordinator::FindCoordinatorRequest;
 use ringlog_net::messages::metadata::MetadataRequest;
+use ringlog_net::metadata::{
+    KRaftVersionRecord, LeaderChangeMessage, SnapshotFooterRecord, SnapshotHeaderRecord,
+    VotersRecord,
+};
 use ringlog_net::{Bytes, Str};
 
 proptest! {
@@ -29,6 +33,28 @@ proptest! {
             prop_assert_eq!(form.decode(bytes), Ok(body), "{:?}", form);
         }
     }
+}
+
+fn data_survives<M: TopLevel + ArbitraryMessage + PartialEq + std::fmt::Debug>() {
+    let mut numbers = Numbers::new(1);
+    for version in M::VERSIONS.iter() {
+        for length in 0..100 {
+            let message = M::arbitrary(&mut Source::new(&numbers.bytes(length)), version);
+            let bytes = encode(&message, version).expect("what the version can carry");
+            let mut reader = Reader::new(bytes);
+            assert_eq!(M::decode(&mut reader, version), Ok(message));
+            assert_eq!(reader.finish(), Ok(()));
+        }
+    }
+}
+
+#[test]
+fn the_values_of_control_records() {
+    data_survives::<LeaderChangeMessage>();
+    data_survives::<SnapshotHeaderRecord>();
+    data_survives::<SnapshotFooterRecord>();
+    data_survives::<KRaftVersionRecord>();
+    data_survives::<VotersRecord>();
 }
 
 #[test]
@@ -105,7 +131,7 @@ fn unknown_versions_are_refused_both_ways() {
         encode(&response, 99),
         Err(EncodeError::UnsupportedVersion(_))
     ));
-    let mut reader = ringlog_net::codec::Reader::new(vec![0; 64]);
+    let mut reader = Reader::new(vec![0; 64]);
     assert!(CreateTopicsResponse::decode(&mut reader, -1).is_err());
 }
 
