@@ -1,0 +1,128 @@
+//! What the engine is told at start and what each log is told when it is made. Plain data with Kafka's defaults:
+//! nothing here touches a disk. Every limit that the engine keeps to has its name here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Settings of one shard's engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// This shard's number, `0..shards`.
+    pub shard: u32,
+    /// How many shards the broker runs.
+    pub shards: u32,
+    /// The data directories (`log.dirs`), the same list on every shard.
+    pub log_dirs: Vec<PathBuf>,
+    /// Where journals live (`journal.dir`); the first log directory when absent.
+    pub journal_dir: Option<PathBuf>,
+    /// Most bytes of tail cache (dirty and clean) that this shard holds.
+    pub tail_cache_bytes: u64,
+    /// Most bytes of journal files that this shard keeps (its share of `journal.bytes.max`).
+    pub journal_bytes_max: u64,
+    /// Size of a journal file once the shard has seen traffic (`journal.file.bytes`).
+    pub journal_file_bytes: u64,
+    /// Size of the journal files made at the very first start.
+    pub journal_first_file_bytes: u64,
+    /// Journal writes in flight at most.
+    pub journal_depth: usize,
+    /// An entry is closed when it has gathered this many bytes; one larger batch makes its own entry.
+    pub journal_entry_bytes: usize,
+    /// Most bytes gathered for the journal and not yet on their way; beyond it appends wait.
+    pub journal_backlog_bytes: usize,
+    /// A log with this many unwritten bytes is written behind.
+    pub write_behind_bytes: u64,
+    /// A log whose oldest unwritten byte is older than this is written behind.
+    pub write_behind_age: Duration,
+    /// Segment writes in flight at most, per shard.
+    pub write_behind_depth: usize,
+    /// How often logs with unsynced data are checkpointed when nothing presses.
+    pub checkpoint_interval: Duration,
+    /// Most segment files that this shard keeps open.
+    pub open_files_max: usize,
+    /// How often retention looks at the logs (`log.retention.check.interval.ms`).
+    pub retention_check_interval: Duration,
+    /// How long a removed segment or log keeps its bytes (`file.delete.delay.ms`).
+    pub file_delete_delay: Duration,
+    /// A forward jump of the wall clock larger than this must last before retention believes it.
+    pub clock_jump: Duration,
+    /// How long a jump must last to be believed.
+    pub clock_jump_confirmation: Duration,
+    /// An idle producer id is forgotten after this long (`producer.id.expiration.ms`), milliseconds.
+    pub producer_id_expiration_ms: i64,
+}
+
+impl EngineConfig {
+    /// Defaults for a single shard with its data in `log_dirs`.
+    pub fn new(log_dirs: Vec<PathBuf>) -> Self {
+        Self {
+            shard: 0,
+            shards: 1,
+            log_dirs,
+            journal_dir: None,
+            tail_cache_bytes: 128 << 20,
+            journal_bytes_max: 512 << 20,
+            journal_file_bytes: 32 << 20,
+            journal_first_file_bytes: 4 << 20,
+            journal_depth: 3,
+            journal_entry_bytes: 1 << 20,
+            journal_backlog_bytes: 8 << 20,
+            write_behind_bytes: 512 << 10,
+            write_behind_age: Duration::from_secs(5),
+            write_behind_depth: 2,
+            checkpoint_interval: Duration::from_secs(30),
+            open_files_max: 4096,
+            retention_check_interval: Duration::from_secs(300),
+            file_delete_delay: Duration::from_secs(60),
+            clock_jump: Duration::from_secs(600),
+            clock_jump_confirmation: Duration::from_secs(600),
+            producer_id_expiration_ms: 86_400_000,
+        }
+    }
+
+    /// The directory that holds this shard's journal.
+    pub fn journal_path(&self) -> PathBuf {
+        self.journal_root().join(self.shard.to_string())
+    }
+
+    /// The directory that holds every shard's journal.
+    pub fn journal_root(&self) -> PathBuf {
+        match (&self.journal_dir, self.log_dirs.first()) {
+            (Some(directory), _) => directory.join("journal"),
+            (None, Some(first)) => first.join("journal"),
+            (None, None) => PathBuf::from("journal"),
+        }
+    }
+}
+
+/// Settings of one log, from its topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A segment rolls before it would exceed this many bytes (`segment.bytes`).
+    pub segment_bytes: u64,
+    /// A segment rolls when a batch is this much newer than its first one (`segment.ms`), milliseconds.
+    pub segment_ms: i64,
+    /// Most bytes of offset index per segment (`segment.index.bytes`).
+    pub segment_index_bytes: u64,
+    /// An index entry is made every so many bytes (`index.interval.bytes`).
+    pub index_interval_bytes: u32,
+    /// Oldest segments go while the log is larger than this (`retention.bytes`); negative: no limit.
+    pub retention_bytes: i64,
+    /// Segments go when their newest record is older than this (`retention.ms`), milliseconds; negative: no limit.
+    pub retention_ms: i64,
+    /// Whether time and size retention apply (`cleanup.policy` contains `delete`).
+    pub delete: bool,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 1 << 30,
+            segment_ms: 168 * 3_600_000,
+            segment_index_bytes: 10 << 20,
+            index_interval_bytes: 4096,
+            retention_bytes: -1,
+            retention_ms: 168 * 3_600_000,
+            delete: true,
+        }
+    }
+}

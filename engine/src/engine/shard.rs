@@ -1,0 +1,325 @@
+//! What the logs of one shard share: environment, memory budget, journal, the lines for write-behind, and the count of open files.
+//!
+//! Single-threaded; every line is bounded by the number of logs, because a log stands in each at most once.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::{Rc, Weak};
+
+use super::maintain::Offsets;
+use crate::config::EngineConfig;
+use crate::environment::Environment;
+use crate::index::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
+use crate::journal::Journal;
+use crate::log::{Log, TopicId};
+use crate::memory::MemoryPool;
+use crate::wait::{Event, Signal};
+
+/// Bytes of indexes of sealed segments kept in memory.
+const LOADED_INDEX_BYTES_MAX: usize = 16 << 20;
+/// And how many of them.
+const LOADED_INDEXES_MAX: usize = 4096;
+
+/// A log by what journals call it.
+pub(crate) type LogKey = (TopicId, i32);
+
+/// See the module.
+pub(crate) struct Shard<E: Environment> {
+    pub env: E,
+    pub config: EngineConfig,
+    pub pool: MemoryPool,
+    journal: RefCell<Option<Rc<Journal<E>>>>,
+    pub logs: RefCell<HashMap<LogKey, Rc<Log<E>>>>,
+    /// Bytes of chunks held by tails.
+    tail_bytes: Cell<u64>,
+    memory_changed: Event,
+    /// Somebody waits for memory.
+    short_of_memory: Cell<u32>,
+    /// Logs with enough to write behind.
+    to_write: RefCell<VecDeque<Weak<Log<E>>>>,
+    pub write_signal: Event,
+    /// Logs with something unwritten, in the order in which it got there.
+    pub aging: RefCell<VecDeque<Weak<Log<E>>>>,
+    pub aging_signal: Signal,
+    /// Chunk memory is freed in the order in which logs used it.
+    open_files: Cell<usize>,
+    uses: Cell<u64>,
+    pub stopping: Cell<bool>,
+    pub stop_signal: Event,
+    written_behind: Cell<u64>,
+    /// Segments rolled and not yet sealed wait here.
+    pub to_seal: RefCell<VecDeque<Weak<Log<E>>>>,
+    /// The running checkpoint or retention must not overlap with another.
+    pub maintenance: crate::wait::Turnstile,
+    /// Recovery points as each log directory's file has them.
+    pub durable_points: RefCell<Vec<Offsets>>,
+    /// Log start offsets as each log directory's file has them.
+    pub durable_starts: RefCell<Vec<Offsets>>,
+    /// A log has become dirty that no checkpoint waits for yet.
+    pub dirtied: Signal,
+    /// Indexes of sealed segments in memory, in the order in which they were read, with their size in bytes.
+    loaded_indexes: RefCell<VecDeque<(Weak<Log<E>>, i64, usize)>>,
+}
+
+impl<E: Environment> Shard<E> {
+    /// A shard without logs and journal.
+    pub fn new(env: E, config: EngineConfig) -> Rc<Self> {
+        let idle_bytes = (config.tail_cache_bytes / 8).min(16 << 20) as usize;
+        Rc::new(Self {
+            env,
+            pool: MemoryPool::new(idle_bytes),
+            journal: RefCell::new(None),
+            logs: RefCell::default(),
+            tail_bytes: Cell::new(0),
+            memory_changed: Event::default(),
+            short_of_memory: Cell::new(0),
+            to_write: RefCell::default(),
+            write_signal: Event::default(),
+            aging: RefCell::default(),
+            aging_signal: Signal::default(),
+            open_files: Cell::new(0),
+            uses: Cell::new(0),
+            stopping: Cell::new(false),
+            stop_signal: Event::default(),
+            written_behind: Cell::new(0),
+            to_seal: RefCell::default(),
+            maintenance: crate::wait::Turnstile::default(),
+            durable_points: RefCell::new(config.log_dirs.iter().map(|_| Offsets::new()).collect()),
+            durable_starts: RefCell::new(config.log_dirs.iter().map(|_| Offsets::new()).collect()),
+            dirtied: Signal::default(),
+            loaded_indexes: RefCell::default(),
+            config,
+        })
+    }
+
+    /// The journal; there from the end of opening on.
+    ///
+    /// # Panics
+    /// While the shard is still recovering, when nothing appends.
+    pub fn journal(&self) -> Rc<Journal<E>> {
+        match &*self.journal.borrow() {
+            Some(journal) => journal.clone(),
+            None => unreachable!("logs are handed out once the journal is open"),
+        }
+    }
+
+    /// Puts the journal in place.
+    pub fn set_journal(&self, journal: Rc<Journal<E>>) {
+        *self.journal.borrow_mut() = Some(journal);
+    }
+
+    /// All logs.
+    pub fn all_logs(&self) -> Vec<Rc<Log<E>>> {
+        self.logs.borrow().values().cloned().collect()
+    }
+
+    /// Whether tails may grow by so many bytes, after letting go of what is written behind if need be.
+    pub fn has_memory(&self, growth: usize) -> bool {
+        growth == 0 || self.tail_bytes.get() + growth as u64 <= self.config.tail_cache_bytes
+    }
+
+    /// Whether tails hold more than the budget, or somebody waits for memory.
+    pub fn over_budget(&self) -> bool {
+        self.short_of_memory.get() > 0
+            || self.tail_bytes.get() > self.config.tail_cache_bytes / 8 * 7
+    }
+
+    /// Whether somebody waits for memory.
+    pub fn is_short_of_memory(&self) -> bool {
+        self.short_of_memory.get() > 0
+    }
+
+    /// Tails have grown.
+    pub fn memory_taken(&self, bytes: usize) {
+        self.tail_bytes.set(self.tail_bytes.get() + bytes as u64);
+    }
+
+    /// Tails have shrunk.
+    pub fn memory_freed(&self, bytes: usize) {
+        debug_assert!(self.tail_bytes.get() >= bytes as u64);
+        self.tail_bytes
+            .set(self.tail_bytes.get().saturating_sub(bytes as u64));
+        if self.short_of_memory.get() > 0 {
+            self.memory_changed.happen();
+        }
+    }
+
+    /// Bytes of chunks held by tails.
+    pub fn tail_bytes(&self) -> u64 {
+        self.tail_bytes.get()
+    }
+
+    /// Frees memory that is written behind, or has dirty logs written, until tails may grow by `growth` bytes.
+    pub async fn wait_for_memory(&self, growth: usize) {
+        self.short_of_memory.set(self.short_of_memory.get() + 1);
+        let _waiting = Waiting(self);
+        loop {
+            let changed = self.memory_changed.next();
+            self.evict_clean(growth);
+            if self.has_memory(growth) || (self.tail_bytes.get() == 0) || self.stopping.get() {
+                return;
+            }
+            for log in self.all_logs() {
+                if log.has_unwritten() {
+                    self.queue_write_behind(&log);
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Lets go of clean chunks, coldest log first, until `growth` more bytes fit.
+    fn evict_clean(&self, growth: usize) {
+        if self.has_memory(growth) {
+            return;
+        }
+        let mut logs: Vec<(u64, Rc<Log<E>>)> = self
+            .all_logs()
+            .into_iter()
+            .filter_map(|log| Some((log.evictable_since()?, log)))
+            .collect();
+        logs.sort_unstable_by_key(|(used, _)| *used);
+        for idle in [false, true] {
+            for (_, log) in &logs {
+                if self.has_memory(growth) {
+                    return;
+                }
+                log.release_memory(idle);
+            }
+        }
+    }
+
+    /// A log has something unwritten that was clean before.
+    pub fn became_dirty(&self, log: &Log<E>) {
+        if !log.aging.replace(true) {
+            self.aging.borrow_mut().push_back(log.weak());
+            self.aging_signal.raise();
+            self.dirtied.raise();
+        }
+    }
+
+    /// A log has enough to be written behind.
+    pub fn queue_write_behind(&self, log: &Log<E>) {
+        if !log.queued.replace(true) {
+            self.to_write.borrow_mut().push_back(log.weak());
+            self.write_signal.happen();
+        }
+    }
+
+    /// The next log to write behind.
+    pub fn next_to_write(&self) -> Option<Rc<Log<E>>> {
+        loop {
+            let log = self.to_write.borrow_mut().pop_front()?;
+            if let Some(log) = log.upgrade() {
+                log.queued.set(false);
+                return Some(log);
+            }
+        }
+    }
+
+    /// A log has rolled: the segment before waits to be sealed.
+    pub fn segment_rolled(&self, log: &Log<E>) {
+        self.to_seal.borrow_mut().push_back(log.weak());
+        self.queue_write_behind(log);
+    }
+
+    /// Bytes went to segment files.
+    pub fn wrote_behind(&self, bytes: u64) {
+        self.written_behind.set(self.written_behind.get() + bytes);
+    }
+
+    /// Bytes that went to segment files since the start.
+    pub fn written_behind(&self) -> u64 {
+        self.written_behind.get()
+    }
+
+    /// A point in the order of uses.
+    pub fn tick(&self) -> u64 {
+        self.uses.set(self.uses.get() + 1);
+        self.uses.get()
+    }
+
+    /// A segment file was opened; closes the coldest ones when there are too many.
+    pub fn file_opened(&self) {
+        self.open_files.set(self.open_files.get() + 1);
+        if self.open_files.get() <= self.config.open_files_max.max(16) {
+            return;
+        }
+        // Several at once, so that the search is rare.
+        let mut open: Vec<(u64, Rc<Log<E>>, i64)> = Vec::new();
+        for log in self.all_logs() {
+            let Ok(state) = log.state.try_borrow() else {
+                continue;
+            };
+            let files = state
+                .segments
+                .values()
+                .filter(|segment| segment.file.is_some());
+            open.extend(files.map(|segment| (segment.used, log.clone(), segment.base_offset)));
+        }
+        open.sort_unstable_by_key(|(used, ..)| *used);
+        let count = (self.config.open_files_max / 16).max(1);
+        for (_, log, base) in open.into_iter().take(count) {
+            let Ok(mut state) = log.state.try_borrow_mut() else {
+                continue;
+            };
+            if state
+                .segments
+                .get_mut(&base)
+                .and_then(|segment| segment.file.take())
+                .is_some()
+            {
+                self.files_closed(1);
+            }
+        }
+    }
+
+    /// A segment's indexes were read into memory; lets go of the oldest ones beyond the limit.
+    pub fn indexes_loaded(&self, log: &Log<E>, base: i64) {
+        let bytes = log
+            .state
+            .borrow()
+            .segments
+            .get(&base)
+            .and_then(|segment| segment.indexes.as_ref())
+            .map_or(0, |indexes| {
+                indexes.offsets.len() * OFFSET_ENTRY_BYTES + indexes.times.len() * TIME_ENTRY_BYTES
+            });
+        let mut loaded = self.loaded_indexes.borrow_mut();
+        loaded.push_back((log.weak(), base, bytes));
+        let mut held: usize = loaded.iter().map(|(.., bytes)| bytes).sum();
+        while held > LOADED_INDEX_BYTES_MAX || loaded.len() > LOADED_INDEXES_MAX {
+            let Some((log, base, bytes)) = loaded.pop_front() else {
+                break;
+            };
+            held -= bytes;
+            if let Some(log) = log.upgrade()
+                && let Ok(mut state) = log.state.try_borrow_mut()
+                && let Some(segment) = state.segments.get_mut(&base)
+                && segment.sealed
+            {
+                segment.indexes = None;
+            }
+        }
+    }
+
+    /// Segment files were closed.
+    pub fn files_closed(&self, count: usize) {
+        self.open_files
+            .set(self.open_files.get().saturating_sub(count));
+    }
+
+    /// Open segment files.
+    pub fn open_files(&self) -> usize {
+        self.open_files.get()
+    }
+}
+
+/// Counts somebody as waiting for memory, for as long as it lives.
+struct Waiting<'a, E: Environment>(&'a Shard<E>);
+
+impl<E: Environment> Drop for Waiting<'_, E> {
+    fn drop(&mut self) {
+        self.0.short_of_memory.set(self.0.short_of_memory.get() - 1);
+    }
+}

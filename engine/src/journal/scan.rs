@@ -1,0 +1,441 @@
+//! Reading a journal back after a crash: the unbroken chain of valid entries, and what to make of anything that lies beyond its end.
+//!
+//! The chain starts in the file that holds the oldest entry still needed and goes on from entry to entry, each tied to the one before it. It ends at the first
+//! hole. Beyond the hole there may be entries that were in flight at the crash; an entry there that was written *after* the missing one had
+//! completed proves that acknowledged data is damaged ([`Scan::damage`]). A read error is an error, never a hole. Items are noted by
+//! place; bodies are read in a second pass, for what is needed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::entry::{EntryError, EntryHeader, Identity, Item, ReadItem, parse, parse_header};
+use super::{FileMark, JournalFile};
+use crate::disk::{Disk, DiskFile, OpenOptions};
+use crate::environment::Environment;
+use crate::memory::{AlignedBuffer, BLOCK_BYTES, round_up};
+use crate::wait::Signal;
+
+/// Bytes read in one step.
+const STEP_BYTES: usize = 1 << 20;
+
+/// An item of the chain, and where its entry lies.
+#[derive(Clone, Debug)]
+pub(crate) struct FoundItem {
+    /// The item with the ranges of its body within the entry.
+    pub read: ReadItem,
+    /// Index into [`Scan::files`].
+    pub file: usize,
+    /// Where the entry starts in the file.
+    pub position: u64,
+    /// The entry's length.
+    pub length: u32,
+}
+
+/// What a journal holds.
+pub(crate) struct Scan<E: Environment> {
+    /// All files; those of the chain first, oldest first.
+    pub files: Vec<JournalFile<E>>,
+    /// How many of them belong to the chain.
+    pub in_chain: usize,
+    /// The chain's items in order.
+    pub items: Vec<FoundItem>,
+    /// The last entry of the chain.
+    pub last: Option<EntryHeader>,
+    /// No sequence above this was ever used.
+    pub max_sequence: u64,
+    /// Numbers from this one on are free for new files.
+    pub next_file_number: u64,
+    /// Why the chain cannot be trusted to hold everything that was acknowledged.
+    pub damage: Option<String>,
+}
+
+/// A life's first entry, which says what it continues.
+struct LifeStart {
+    file: usize,
+    previous_sequence: u64,
+    previous_checksum: u32,
+}
+
+/// Opens the files of a journal directory and notes the header at the start of each.
+async fn open_files<E: Environment>(
+    env: &E,
+    directory: &Path,
+    identity: Identity,
+    keeper: &Rc<Signal>,
+) -> io::Result<Vec<(JournalFile<E>, Option<EntryHeader>)>> {
+    let mut files = Vec::new();
+    for entry in env.disk().list(directory).await? {
+        let Some(number) = JournalFile::<E>::number_of(&entry.name) else {
+            continue;
+        };
+        let path = directory.join(&entry.name);
+        let size = entry.len / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        if size < 2 * BLOCK_BYTES as u64 {
+            // Its making was cut short: nothing was ever written to it.
+            env.disk().remove_file(&path).await?;
+            continue;
+        }
+        let options = OpenOptions {
+            create: false,
+            ..OpenOptions::JOURNAL
+        };
+        let file = env.disk().open(&path, options).await?;
+        let (block, _) = file
+            .read_at(0, AlignedBuffer::with_capacity(BLOCK_BYTES), BLOCK_BYTES)
+            .await?;
+        let first = match parse_header(&block, identity) {
+            Ok(header) => Some(header),
+            Err(EntryError::Format(format)) => {
+                let message = format!(
+                    "journal format {format} is newer than this program: start the version that wrote it"
+                );
+                return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+            }
+            Err(_) => None,
+        };
+        let sequence = first.map_or(0, |header| header.sequence);
+        let mark = FileMark::new(keeper.clone());
+        files.push((
+            JournalFile {
+                number,
+                file,
+                size,
+                first_sequence: sequence,
+                last_sequence: sequence,
+                mark,
+            },
+            first,
+        ));
+    }
+    Ok(files)
+}
+
+/// Opens all files without looking at what is in them: after a clean stop nothing in them is needed.
+pub(crate) async fn open_clean<E: Environment>(
+    env: &E,
+    directory: &Path,
+    identity: Identity,
+    keeper: &Rc<Signal>,
+) -> io::Result<Vec<JournalFile<E>>> {
+    Ok(open_files(env, directory, identity, keeper)
+        .await?
+        .into_iter()
+        .map(|(file, _)| file)
+        .collect())
+}
+
+/// Reads the journal in `directory`.
+pub(crate) async fn scan<E: Environment>(
+    env: &E,
+    directory: &Path,
+    identity: Identity,
+    keeper: &Rc<Signal>,
+) -> io::Result<Scan<E>> {
+    let mut opened = open_files(env, directory, identity, keeper).await?;
+    opened.sort_by_key(|(file, _)| (file.first_sequence, file.number));
+    let next_file_number = opened
+        .iter()
+        .map(|(file, _)| file.number + 1)
+        .max()
+        .unwrap_or(0);
+    let firsts: Vec<Option<EntryHeader>> = opened.iter().map(|(_, first)| *first).collect();
+    let mut files: Vec<JournalFile<E>> = opened.into_iter().map(|(file, _)| file).collect();
+
+    let mut starts = Vec::new();
+    for (index, file) in files.iter().enumerate() {
+        if firsts[index].is_none() {
+            continue;
+        }
+        if let Some((header, items, _)) = Window::default().entry(file, 0, identity).await?
+            && let Some(ReadItem {
+                item: Item::LifeStart { previous_sequence },
+                ..
+            }) = items.first()
+        {
+            starts.push(LifeStart {
+                file: index,
+                previous_sequence: *previous_sequence,
+                previous_checksum: header.previous,
+            });
+        }
+    }
+
+    // The newest header says what is still needed; the chain is read from the file that holds it.
+    let needed = firsts
+        .iter()
+        .flatten()
+        .max_by_key(|header| header.sequence)
+        .map(|header| header.oldest_live);
+    let first = needed.and_then(|needed| {
+        let holding = (0..files.len())
+            .rev()
+            .find(|&i| firsts[i].is_some_and(|header| header.sequence <= needed));
+        holding.or_else(|| (0..files.len()).find(|&i| firsts[i].is_some()))
+    });
+
+    let mut chain = Chain {
+        items: Vec::new(),
+        last: None,
+        walked: Vec::new(),
+    };
+    let mut next = first;
+    while let Some(index) = next {
+        chain.walked.push((index, 0));
+        let life_start = chain
+            .walk(&mut files[index], index, identity, &starts)
+            .await?;
+        let last = chain.last;
+        next = life_start.or_else(|| {
+            let last = last?;
+            (0..files.len()).find(|&i| {
+                firsts[i].is_some_and(|header| {
+                    header.life == last.life
+                        && header.sequence == last.sequence + 1
+                        && header.previous == last.checksum
+                })
+            })
+        });
+        if next.is_some_and(|next| chain.walked.iter().any(|(walked, _)| *walked == next)) {
+            next = None;
+        }
+    }
+    let damage;
+    let mut max_sequence = chain.last.map_or(0, |last| last.sequence);
+    (damage, max_sequence) = look_beyond(&files, &chain, identity, max_sequence).await?;
+    Ok(arrange(
+        files,
+        chain,
+        next_file_number,
+        max_sequence,
+        damage,
+    ))
+}
+
+struct Chain {
+    items: Vec<FoundItem>,
+    last: Option<EntryHeader>,
+    /// Files of the chain in order, each with the position where it leaves the file.
+    walked: Vec<(usize, u64)>,
+}
+
+impl Chain {
+    /// Follows the chain through one file; returns the file in which a later life takes it up, if one does.
+    async fn walk<E: Environment>(
+        &mut self,
+        file: &mut JournalFile<E>,
+        index: usize,
+        identity: Identity,
+        starts: &[LifeStart],
+    ) -> io::Result<Option<usize>> {
+        let mut window = Window::default();
+        let mut position = 0;
+        loop {
+            let taken_up = self.last.and_then(|last| {
+                let start = starts.iter().rev().find(|start| {
+                    start.file != index
+                        && start.previous_sequence == last.sequence
+                        && start.previous_checksum == last.checksum
+                });
+                start.map(|start| start.file)
+            });
+            if taken_up.is_some() {
+                return Ok(taken_up);
+            }
+            let Some((header, items, _)) = window.entry(file, position, identity).await? else {
+                return Ok(None);
+            };
+            let continues = match (&self.last, position) {
+                (None, 0) => true,
+                (None, _) => false,
+                (Some(last), _) if header.life == last.life => {
+                    header.sequence == last.sequence + 1 && header.previous == last.checksum
+                }
+                (Some(last), 0) => {
+                    let ties = matches!(items.first(), Some(ReadItem { item: Item::LifeStart { previous_sequence }, .. }) if *previous_sequence == last.sequence);
+                    ties && header.previous == last.checksum
+                }
+                _ => false,
+            };
+            if !continues {
+                return Ok(None);
+            }
+            file.last_sequence = header.sequence;
+            self.last = Some(header);
+            let length = header.length;
+            self.items.extend(items.into_iter().map(|read| FoundItem {
+                read,
+                file: index,
+                position,
+                length,
+            }));
+            position += u64::from(length);
+            if let Some((_, end)) = self.walked.last_mut() {
+                *end = position;
+            }
+        }
+    }
+}
+
+/// Looks through everything outside the chain for entries that prove that the chain should go on; also finds the largest sequence ever used.
+async fn look_beyond<E: Environment>(
+    files: &[JournalFile<E>],
+    chain: &Chain,
+    identity: Identity,
+    mut max_sequence: u64,
+) -> io::Result<(Option<String>, u64)> {
+    let end = chain.last.map_or(0, |last| last.sequence);
+    let mut damage = None;
+    for (index, file) in files.iter().enumerate() {
+        let mut position = chain
+            .walked
+            .iter()
+            .find(|(walked, _)| *walked == index)
+            .map_or(0, |(_, end)| *end);
+        while position < file.size {
+            let bytes = read(file, position, STEP_BYTES).await?;
+            if bytes.is_empty() {
+                break;
+            }
+            for (block, raw) in bytes.chunks(BLOCK_BYTES).enumerate() {
+                let Ok(header) = parse_header(raw, identity) else {
+                    continue;
+                };
+                max_sequence = max_sequence.max(header.sequence);
+                if header.sequence > end && header.completed > end {
+                    damage = damage.or_else(|| {
+                        Some(format!(
+                            "journal entry {} is missing or damaged, but entry {} in file {} at {} was written after it had completed; acknowledged records are damaged: restore this broker's data from another copy, or remove the journal to give up what it holds",
+                            end + 1,
+                            header.sequence,
+                            JournalFile::<E>::name(file.number),
+                            position + (block * BLOCK_BYTES) as u64,
+                        ))
+                    });
+                }
+            }
+            position += bytes.len() as u64;
+        }
+    }
+    Ok((damage, max_sequence))
+}
+
+/// Puts the files of the chain first, in order, and lets the items refer to them so.
+fn arrange<E: Environment>(
+    files: Vec<JournalFile<E>>,
+    mut chain: Chain,
+    next_file_number: u64,
+    max_sequence: u64,
+    damage: Option<String>,
+) -> Scan<E> {
+    chain.walked.retain(|(_, end)| *end > 0);
+    let order: BTreeMap<usize, usize> = chain
+        .walked
+        .iter()
+        .enumerate()
+        .map(|(place, (index, _))| (*index, place))
+        .collect();
+    let mut placed: Vec<(usize, JournalFile<E>)> = files
+        .into_iter()
+        .enumerate()
+        .map(|(index, file)| (order.get(&index).copied().unwrap_or(usize::MAX), file))
+        .collect();
+    placed.sort_by_key(|(place, _)| *place);
+    for item in &mut chain.items {
+        item.file = order[&item.file];
+    }
+    Scan {
+        files: placed.into_iter().map(|(_, file)| file).collect(),
+        in_chain: order.len(),
+        items: chain.items,
+        last: chain.last,
+        max_sequence,
+        next_file_number,
+        damage,
+    }
+}
+
+/// Reads up to `len` bytes of a journal file.
+async fn read<E: Environment>(
+    file: &JournalFile<E>,
+    position: u64,
+    len: usize,
+) -> io::Result<Bytes> {
+    let len = len.min((file.size - position.min(file.size)) as usize);
+    let (mut buffer, read) = file
+        .file
+        .read_at(position, AlignedBuffer::with_capacity(len), len)
+        .await?;
+    buffer.truncate(read / BLOCK_BYTES * BLOCK_BYTES);
+    Ok(buffer.into_bytes())
+}
+
+/// What was last read of a file, so that small entries are not read one by one.
+#[derive(Default)]
+pub(crate) struct Window {
+    start: u64,
+    bytes: Bytes,
+}
+
+impl Window {
+    /// The bytes of the file from `position` on, at least `len` of them where the file has so many.
+    async fn at<E: Environment>(
+        &mut self,
+        file: &JournalFile<E>,
+        position: u64,
+        len: usize,
+    ) -> io::Result<Bytes> {
+        let held = position
+            .checked_sub(self.start)
+            .map(|skip| skip as usize)
+            .filter(|skip| skip + len <= self.bytes.len());
+        if let Some(skip) = held {
+            return Ok(self.bytes.slice(skip..));
+        }
+        self.bytes = read(file, position, round_up(len).max(STEP_BYTES)).await?;
+        self.start = position;
+        Ok(self.bytes.clone())
+    }
+
+    /// The valid entry at `position`, if there is one.
+    async fn entry<E: Environment>(
+        &mut self,
+        file: &JournalFile<E>,
+        position: u64,
+        identity: Identity,
+    ) -> io::Result<Option<(EntryHeader, Vec<ReadItem>, Bytes)>> {
+        if position + BLOCK_BYTES as u64 > file.size {
+            return Ok(None);
+        }
+        let bytes = self.at(file, position, BLOCK_BYTES).await?;
+        let Ok(header) = parse_header(&bytes, identity) else {
+            return Ok(None);
+        };
+        if position + u64::from(header.length) > file.size {
+            return Ok(None);
+        }
+        let bytes = self.at(file, position, header.length as usize).await?;
+        Ok(parse(&bytes, identity)
+            .ok()
+            .map(|(header, items)| (header, items, bytes.slice(..header.length as usize))))
+    }
+
+    /// The bytes of an entry that was found before.
+    pub async fn entry_bytes<E: Environment>(
+        &mut self,
+        file: &JournalFile<E>,
+        item: &FoundItem,
+    ) -> io::Result<Bytes> {
+        let bytes = self.at(file, item.position, item.length as usize).await?;
+        if bytes.len() < item.length as usize {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "a journal file has become shorter",
+            ));
+        }
+        Ok(bytes.slice(..item.length as usize))
+    }
+}

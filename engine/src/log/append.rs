@@ -1,0 +1,279 @@
+//! Appending: validation, the producer's sequence, an offset, one copy into the tail, an item in the journal's entry.
+//!
+//! An append that finds everything in place completes within its first poll. One that has to wait (for a segment, for memory, for the journal) takes a turn, and
+//! those behind it line up: the order of first polls is the order of offsets.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::flush::Place;
+use super::{AppendError, Appended, Log};
+use crate::batch::{
+    BatchError, BatchHeader, HEADER_BYTES, ProduceRules, batches, validate_produce,
+};
+use crate::environment::Environment;
+use crate::journal::entry::{Item, cut};
+use crate::journal::{FlushPoint, Room};
+use crate::producer_state::{ProducerBatch, SequenceCheck};
+use crate::segment::SEGMENT_BYTES_LIMIT;
+
+/// What an append has to wait for.
+enum Wait {
+    /// A segment with reserved space.
+    Segment,
+    /// Memory for this many bytes.
+    Memory(usize),
+    /// Room in the journal for a body of this many bytes in this many pieces.
+    Journal(usize, usize),
+}
+
+/// A batch about to be appended: its header as it will be stored, and the bytes after the header.
+struct Incoming<'a> {
+    header: BatchHeader,
+    payload: &'a [u8],
+    /// The producer's batch, when its sequence is to be checked.
+    producer: Option<ProducerBatch>,
+    check_sequence: bool,
+    log_append_time: Option<i64>,
+}
+
+impl<E: Environment> Log<E> {
+    /// Appends one batch as a producer sent it. Resolves as soon as its order is fixed: it is durable only once [`Log::flushed`] says so.
+    ///
+    /// A batch that the producer has sent before gets the original's offsets and `duplicate`.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; no offset was given out then.
+    pub async fn append(
+        &self,
+        batch: Bytes,
+        rules: &ProduceRules,
+        leader_epoch: i32,
+    ) -> Result<Appended, AppendError> {
+        self.check_online()?;
+        let valid = validate_produce(&batch, rules)?;
+        let log_append_time = (valid.log_append_time >= 0).then_some(valid.log_append_time);
+        let incoming = Incoming {
+            header: BatchHeader {
+                leader_epoch,
+                ..valid.header
+            },
+            payload: &batch[HEADER_BYTES..],
+            producer: ProducerBatch::of(&valid.header),
+            check_sequence: true,
+            log_append_time,
+        };
+        self.append_in_turn(incoming, None).await
+    }
+
+    /// Appends batches that carry their offsets and leader epochs, as a follower or the metadata log does. Gaps are allowed, going back is not.
+    ///
+    /// Returns the offsets of the first and last batch; batches before a failing one stay appended.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub async fn append_raw(&self, bytes: Bytes) -> Result<Appended, AppendError> {
+        self.check_online()?;
+        let mut appended: Option<Appended> = None;
+        let mut walked = 0;
+        for batch in batches(&bytes) {
+            let batch = batch?;
+            if !batch.checksum_matches() {
+                return Err(AppendError::Batch(BatchError::BadHeader(
+                    "the batch does not match its checksum",
+                )));
+            }
+            walked = batch.position + batch.bytes.len();
+            let incoming = Incoming {
+                header: batch.header,
+                payload: batch.payload(),
+                producer: ProducerBatch::of(&batch.header),
+                check_sequence: false,
+                log_append_time: None,
+            };
+            let one = self
+                .append_in_turn(incoming, Some(batch.header.base_offset))
+                .await?;
+            appended = Some(Appended {
+                last_offset: one.last_offset,
+                ..appended.unwrap_or(one)
+            });
+        }
+        match appended {
+            Some(appended) if walked == bytes.len() => Ok(appended),
+            _ => Err(AppendError::Batch(BatchError::TooShort {
+                len: bytes.len() - walked,
+            })),
+        }
+    }
+
+    async fn append_in_turn(
+        &self,
+        incoming: Incoming<'_>,
+        given_offset: Option<i64>,
+    ) -> Result<Appended, AppendError> {
+        let mut turn = if self.appending.is_free() {
+            None
+        } else {
+            Some(self.appending.enter().await)
+        };
+        loop {
+            let wait = match self.try_append(&incoming, given_offset)? {
+                Ok(appended) => return Ok(appended),
+                Err(wait) => wait,
+            };
+            if turn.is_none() {
+                turn = Some(self.appending.enter().await);
+            }
+            match wait {
+                Wait::Segment => {
+                    self.prepare_segment(&incoming.header, incoming.header.size())
+                        .await?
+                }
+                Wait::Memory(bytes) => self.shard.wait_for_memory(bytes).await,
+                Wait::Journal(length, pieces) => {
+                    self.shard
+                        .journal()
+                        .wait_for_room(length, pieces)
+                        .await
+                        .map_err(AppendError::StorageFull)?;
+                }
+            }
+        }
+    }
+
+    /// Appends if nothing has to be waited for; runs to its end without yielding.
+    fn try_append(
+        &self,
+        incoming: &Incoming<'_>,
+        given_offset: Option<i64>,
+    ) -> Result<Result<Appended, Wait>, AppendError> {
+        self.check_online()?;
+        if self.stopping.get() {
+            return Err(AppendError::Log(self.stopping_error()));
+        }
+        let now_ms = self.now_ms();
+        let length = incoming.header.size();
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        if let Some(batch) = &incoming.producer
+            && incoming.check_sequence
+            && let SequenceCheck::Duplicate(original) = state.producers.check(batch, now_ms)?
+        {
+            return Ok(Ok(Appended {
+                base_offset: original.base_offset,
+                last_offset: original.last_offset,
+                log_append_time: incoming.log_append_time.map(|_| original.timestamp),
+                log_start_offset: state.log_start,
+                duplicate: true,
+            }));
+        }
+        let base_offset = given_offset.unwrap_or(state.next_offset);
+        if base_offset < state.next_offset {
+            return Err(AppendError::OffsetsNotContinuing {
+                given: base_offset,
+                log_end: state.next_offset,
+            });
+        }
+        let header = incoming
+            .header
+            .assigned(base_offset, incoming.header.leader_epoch);
+        if base_offset
+            .checked_add(i64::from(header.last_offset_delta) + 1)
+            .is_none()
+        {
+            return Err(AppendError::Batch(BatchError::BadHeader(
+                "offsets overflow",
+            )));
+        }
+        if length as u64 > SEGMENT_BYTES_LIMIT {
+            return Err(AppendError::TooLarge {
+                size: length,
+                limit: SEGMENT_BYTES_LIMIT,
+            });
+        }
+        if self.is_cold(state)
+            || self.must_roll(state, &header, length)
+            || self.must_reserve(state, length)
+        {
+            return Ok(Err(Wait::Segment));
+        }
+        let at = state.end();
+        let growth = state.tail.growth_for(at, length);
+        if !self.shard.has_memory(growth) {
+            return Ok(Err(Wait::Memory(growth)));
+        }
+        let pieces = state.tail.pieces_for(length);
+        let journal = self.shard.journal();
+        match journal
+            .room_for(length, pieces)
+            .map_err(AppendError::StorageFull)?
+        {
+            Room::Now => {}
+            Room::Later => return Ok(Err(Wait::Journal(length, pieces))),
+        }
+
+        // Nothing can fail or wait from here on.
+        let raw = header.encode();
+        let body: [&[u8]; 2] = [&raw, incoming.payload];
+        let before = state.tail.capacity();
+        state.tail.append(&self.shard.pool, at, &[], &body);
+        self.shard.memory_taken(state.tail.capacity() - before);
+        let (_, whole, _) = cut(at.position as u32, length);
+        let blocks = state.tail.blocks(
+            at.segment,
+            at.position + whole.start as u64..at.position + whole.end as u64,
+        );
+        let item = Item::Append {
+            topic_id: self.topic_id,
+            partition: self.topic_partition.partition,
+            leader_epoch: header.leader_epoch,
+            base_offset,
+            last_offset: header.last_offset(),
+            segment_base: at.segment,
+            position: at.position as u32,
+            length: length as u32,
+        };
+        let next_offset = header.next_offset();
+        let end = Place {
+            position: at.position + length as u64,
+            ..at
+        };
+        let point = FlushPoint {
+            flush: self.flush.clone(),
+            next_offset,
+            end,
+        };
+        let (_, mark) = journal.push(&item, &body, blocks, Some(point));
+        match state.marks.back_mut() {
+            Some((last, needed_to)) if Rc::ptr_eq(last, &mark) => *needed_to = next_offset,
+            _ => {
+                mark.pin();
+                state.marks.push_back((mark, next_offset));
+            }
+        }
+        self.note_batch(
+            state,
+            &header,
+            at.position,
+            incoming.producer.as_ref(),
+            now_ms,
+        );
+        if state.dirty_since.is_none() {
+            state.dirty_since = Some(self.shard.env.now());
+            self.shard.became_dirty(self);
+        }
+        if state.dirty_bytes() >= self.shard.config.write_behind_bytes {
+            self.shard.queue_write_behind(self);
+        }
+        self.reserve_ahead(state);
+        Ok(Ok(Appended {
+            base_offset,
+            last_offset: header.last_offset(),
+            log_append_time: incoming.log_append_time,
+            log_start_offset: state.log_start,
+            duplicate: false,
+        }))
+    }
+}

@@ -1,0 +1,165 @@
+//! Writing behind: flushed bytes go from the tail's chunks to the segment files, aligned, direct and unsynced.
+//!
+//! Only what is flushed is written, so a segment never holds what the journal does not. A partial last block is written padded and written again
+//! later. An error takes this log offline, and only this log.
+
+use std::io;
+
+use super::Log;
+use crate::disk::{Disk, DiskFile, OpenOptions};
+use crate::environment::Environment;
+use crate::memory::BLOCK_BYTES;
+use crate::segment::open_log_file;
+
+/// Bytes written to a segment in one go, at most.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// How much to write behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriteBehind {
+    /// Whole blocks only.
+    Blocks,
+    /// Everything flushed, the last block padded.
+    Everything,
+}
+
+impl<E: Environment> Log<E> {
+    /// Writes flushed bytes to the segment files. Returns whether the log is (still) online.
+    pub(crate) async fn write_behind(&self, how: WriteBehind) -> bool {
+        let _io = self.io.enter().await;
+        self.write_behind_in_turn(how).await
+    }
+
+    /// The same for a caller who has the turn on the files.
+    pub(super) async fn write_behind_in_turn(&self, how: WriteBehind) -> bool {
+        loop {
+            if self.flush.closed().is_some() {
+                return false;
+            }
+            let Some((base, from, to, end)) = self.next_step(how) else {
+                break;
+            };
+            if let Err(error) = self.write_step(base, from, to).await {
+                self.take_offline(&format!(
+                    "writing segment {base} failed ({error}); everything acknowledged is safe in the journal: repair the disk and restart the broker"
+                ));
+                return false;
+            }
+            let mut state = self.state.borrow_mut();
+            if let Some(segment) = state.segments.get_mut(&base) {
+                segment.written = end;
+            }
+            if state.written() >= state.end() {
+                state.dirty_since = None;
+            } else {
+                state.dirty_since = Some(self.shard.env.now());
+            }
+            drop(state);
+            self.shard.wrote_behind(to - from);
+            self.release_memory(false);
+        }
+        true
+    }
+
+    /// The next bytes to write: segment, block range, and up to where the segment is written afterwards.
+    fn next_step(&self, how: WriteBehind) -> Option<(i64, u64, u64, u64)> {
+        let state = self.state.borrow();
+        let flushed = self.flush.place();
+        let block = BLOCK_BYTES as u64;
+        for (&base, segment) in &state.segments {
+            if segment.written >= segment.size {
+                continue;
+            }
+            let limit = match base.cmp(&flushed.segment) {
+                std::cmp::Ordering::Less => segment.size,
+                std::cmp::Ordering::Equal => flushed.position.min(segment.size),
+                std::cmp::Ordering::Greater => return None,
+            };
+            let rolled = state
+                .segments
+                .last_key_value()
+                .is_some_and(|(last, _)| *last != base);
+            let end = if how == WriteBehind::Blocks && !(rolled && limit == segment.size) {
+                limit / block * block
+            } else {
+                limit
+            };
+            if end <= segment.written {
+                return None;
+            }
+            let from = segment.written / block * block;
+            let end = end.min(from + STEP_BYTES);
+            return Some((base, from, end.next_multiple_of(block), end));
+        }
+        None
+    }
+
+    async fn write_step(&self, base: i64, from: u64, to: u64) -> io::Result<()> {
+        let file = self.open_segment(base).await?;
+        let pieces = {
+            let state = self.state.borrow();
+            let size = state.segments.get(&base).map_or(0, |segment| segment.size);
+            // Bytes beyond the step's end may be published already: they belong to the same block and are flushed or not, but
+            // what has not been acknowledged does no harm in a file whose truth is the journal.
+            state.tail.padded_blocks(base, from..to.min(size))
+        };
+        debug_assert_eq!(
+            pieces.iter().map(|piece| piece.len() as u64).sum::<u64>(),
+            to - from
+        );
+        file.write_at(from, pieces).await
+    }
+
+    /// The open file of the active segment.
+    pub(super) async fn open_active(&self) -> io::Result<<E::Disk as Disk>::File> {
+        let base = self
+            .state
+            .borrow()
+            .segments
+            .last_key_value()
+            .map(|(base, _)| *base);
+        match base {
+            Some(base) => self.open_segment(base).await,
+            None => Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the log has no segment",
+            )),
+        }
+    }
+
+    /// The open file of a segment; opened, and another one closed, when there are too many.
+    pub(crate) async fn open_segment(&self, base: i64) -> io::Result<<E::Disk as Disk>::File> {
+        let used = self.shard.tick();
+        if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
+            segment.used = used;
+            if let Some(file) = &segment.file {
+                return Ok(file.clone());
+            }
+        }
+        let options = OpenOptions {
+            create: false,
+            ..OpenOptions::SEGMENT
+        };
+        let file = open_log_file(&self.shard.env, &self.path(), base, options).await?;
+        if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base)
+            && segment.file.is_none()
+        {
+            segment.file = Some(file.clone());
+            self.shard.file_opened();
+        }
+        Ok(file)
+    }
+
+    /// Gives back chunks that are written behind, as the budget asks: all that can go when `idle`, else only while the shard holds too much.
+    pub(crate) fn release_memory(&self, idle: bool) {
+        let mut state = self.state.borrow_mut();
+        let written = state.written();
+        while idle || self.shard.over_budget() {
+            let freed = state.tail.evict(&self.shard.pool, written, idle);
+            if freed == 0 {
+                break;
+            }
+            self.shard.memory_freed(freed);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What of a log is on the medium, what of it consumers may see, and who waits for either.
+//!
+//! Shared between a log and the journal, which advances it. The high watermark is kept apart from the flushed offset for the sake of replication and never passes
+//! it. Waking costs as much as there is to wake.
+
+use std::cell::{Cell, RefCell};
+
+use super::LogError;
+use crate::wait::OffsetWaiters;
+
+/// A place in a log: a segment and a position in it. Places compare in log order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Place {
+    /// Base offset of the segment.
+    pub segment: i64,
+    /// Bytes from its start.
+    pub position: u64,
+}
+
+/// See the module.
+pub(crate) struct FlushState {
+    flushed: Cell<i64>,
+    high_watermark: Cell<i64>,
+    place: Cell<Place>,
+    flush_waiters: OffsetWaiters,
+    watermark_waiters: OffsetWaiters,
+    closed: RefCell<Option<LogError>>,
+    truncations: Cell<u64>,
+}
+
+impl FlushState {
+    /// Everything before `offset`, which lies at `place`, is on the medium.
+    pub fn new(offset: i64, place: Place) -> Self {
+        Self {
+            flushed: Cell::new(offset),
+            high_watermark: Cell::new(offset),
+            place: Cell::new(place),
+            flush_waiters: OffsetWaiters::default(),
+            watermark_waiters: OffsetWaiters::default(),
+            closed: RefCell::new(None),
+            truncations: Cell::new(0),
+        }
+    }
+
+    /// The offset before which everything is on the medium.
+    pub fn flushed(&self) -> i64 {
+        self.flushed.get()
+    }
+
+    /// Where that is.
+    pub fn place(&self) -> Place {
+        self.place.get()
+    }
+
+    /// The offset before which consumers may read.
+    pub fn high_watermark(&self) -> i64 {
+        self.high_watermark.get()
+    }
+
+    /// How often the log was truncated.
+    pub fn truncations(&self) -> u64 {
+        self.truncations.get()
+    }
+
+    /// Everything before `offset`, which lies at `place`, has reached the medium.
+    pub fn advance(&self, offset: i64, place: Place) {
+        if self.closed.borrow().is_some() {
+            return;
+        }
+        debug_assert!(offset >= self.flushed.get());
+        self.flushed.set(offset);
+        self.place.set(place);
+        self.flush_waiters.reached(offset);
+        // A single replica: what is flushed is committed.
+        self.high_watermark.set(offset);
+        assert!(
+            self.high_watermark.get() <= self.flushed.get(),
+            "the high watermark never passes the flushed offset"
+        );
+        self.watermark_waiters.reached(offset);
+    }
+
+    /// The log now ends at `offset`, which lies at `place`; those who waited for more are told.
+    pub fn truncate(&self, offset: i64, place: Place) {
+        self.flushed.set(offset);
+        self.place.set(place);
+        self.high_watermark
+            .set(self.high_watermark.get().min(offset));
+        self.truncations.set(self.truncations.get() + 1);
+        self.flush_waiters.reached(i64::MAX);
+        self.watermark_waiters.reached(i64::MAX);
+    }
+
+    /// The log answers no more; the first reason stays.
+    pub fn close(&self, reason: LogError) {
+        self.closed.borrow_mut().get_or_insert(reason);
+        self.flush_waiters.reached(i64::MAX);
+        self.watermark_waiters.reached(i64::MAX);
+    }
+
+    /// Why the log does not answer, if so.
+    pub fn closed(&self) -> Option<LogError> {
+        self.closed.borrow().clone()
+    }
+
+    /// Resolves when everything before `offset` is on the medium.
+    pub async fn wait_flushed(&self, offset: i64, log: &str) -> Result<(), LogError> {
+        let truncations = self.truncations.get();
+        self.flush_waiters
+            .wait(offset, || {
+                if let Some(reason) = self.closed() {
+                    return Some(Err(reason));
+                }
+                if self.truncations.get() != truncations {
+                    return Some(Err(LogError::Truncated {
+                        log: log.to_owned(),
+                        end_offset: self.flushed.get(),
+                    }));
+                }
+                (self.flushed.get() >= offset).then_some(Ok(()))
+            })
+            .await
+    }
+
+    /// Resolves when the high watermark lies beyond `offset`, or the log was truncated.
+    pub async fn wait_visible(&self, offset: i64) -> Result<(), LogError> {
+        let truncations = self.truncations.get();
+        self.watermark_waiters
+            .wait(offset.saturating_add(1), || {
+                if let Some(reason) = self.closed() {
+                    return Some(Err(reason));
+                }
+                (self.high_watermark.get() > offset || self.truncations.get() != truncations)
+                    .then_some(Ok(()))
+            })
+            .await
+    }
+}

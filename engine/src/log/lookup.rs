@@ -1,0 +1,138 @@
+//! Finding offsets by time, and the aborted transactions of a range.
+//!
+//! The time index says where to begin to look, the batches themselves decide; the answer is the record's own offset, as ListOffsets promises.
+
+use super::{Log, ReadError, ReadLimit, TimestampOffset};
+use crate::batch::{Batch, batches, decompress};
+use crate::environment::Environment;
+
+/// Bytes looked at in one step.
+const STEP_BYTES: usize = 256 << 10;
+
+impl<E: Environment> Log<E> {
+    /// The first record at or after the log start whose timestamp is at least `timestamp`; `None` when there is none before the high watermark.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn offset_for_timestamp(
+        &self,
+        timestamp: i64,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        self.check_online()?;
+        let bases: Vec<i64> = self.state.borrow().segments.keys().copied().collect();
+        let log_start = self.log_start_offset();
+        for base in bases {
+            if self.max_timestamp_of(base).await? < timestamp {
+                continue;
+            }
+            self.load_indexes(base).await?;
+            let hint = {
+                let state = self.state.borrow();
+                let indexes = state
+                    .segments
+                    .get(&base)
+                    .and_then(|segment| segment.indexes.as_ref());
+                indexes.map_or(base, |indexes| {
+                    indexes.times.lookup(timestamp.saturating_sub(1)).offset
+                })
+            };
+            let found = self
+                .first_match(hint.max(log_start), |record| record.timestamp >= timestamp)
+                .await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first record with the largest timestamp of the log; `None` when the log is empty.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn max_timestamp_offset(&self) -> Result<Option<TimestampOffset>, ReadError> {
+        self.check_online()?;
+        let bases: Vec<i64> = self.state.borrow().segments.keys().copied().collect();
+        let mut newest = -1;
+        for base in bases {
+            newest = newest.max(self.max_timestamp_of(base).await?);
+        }
+        if newest < 0 {
+            return Ok(None);
+        }
+        self.offset_for_timestamp(newest).await
+    }
+
+    /// Walks records from `offset` to the high watermark until one matches.
+    async fn first_match(
+        &self,
+        offset: i64,
+        matches: impl Fn(&TimestampOffset) -> bool,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        let mut next = offset;
+        loop {
+            let read = self
+                .read(next, STEP_BYTES, true, ReadLimit::HighWatermark)
+                .await?;
+            if read.is_empty() {
+                return Ok(None);
+            }
+            let bytes = if read.pieces.len() == 1 {
+                read.pieces[0].to_vec()
+            } else {
+                read.pieces.concat()
+            };
+            for batch in batches(&bytes) {
+                let batch = batch.map_err(|error| self.corrupt(next, error.to_string()))?;
+                let found = first_record(&batch, offset, &matches)
+                    .map_err(|reason| self.corrupt(batch.header.base_offset, reason))?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+            next = read.next_offset;
+        }
+    }
+}
+
+/// The first record of a batch at or after `offset` that matches.
+fn first_record(
+    batch: &Batch<'_>,
+    offset: i64,
+    matches: &impl Fn(&TimestampOffset) -> bool,
+) -> Result<Option<TimestampOffset>, String> {
+    let header = &batch.header;
+    let at = |timestamp, offset| TimestampOffset {
+        timestamp,
+        offset,
+        leader_epoch: header.leader_epoch,
+    };
+    // Nothing in the batch is newer than its largest timestamp.
+    if header.last_offset() < offset || !matches(&at(header.max_timestamp, header.base_offset)) {
+        return Ok(None);
+    }
+    if header.attributes.timestamp_type() == crate::batch::TimestampType::LogAppendTime {
+        return Ok(Some(at(
+            header.max_timestamp,
+            header.base_offset.max(offset),
+        )));
+    }
+    const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
+    let compression = header
+        .attributes
+        .compression()
+        .map_err(|error| error.to_string())?;
+    let payload = decompress(compression, batch.payload(), DECOMPRESSED_BYTES_MAX)
+        .map_err(|error| error.to_string())?;
+    for record in crate::batch::Records::new(&payload, header.record_count) {
+        let record = record.map_err(|error| error.to_string())?;
+        let found = at(
+            header.base_timestamp.saturating_add(record.timestamp_delta),
+            header.base_offset + i64::from(record.offset_delta),
+        );
+        if found.offset >= offset && matches(&found) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,613 @@
+//! Opening a log that is on disk: exactly as it was left after a clean stop, or from the recovery point and the journal after a crash.
+//!
+//! Before the recovery point everything must be as it was synced: what is not is reported and takes the log offline, nothing is cut away. From the recovery point on the
+//! journal is the truth: what the files hold there is overwritten, and what the journal holds returns to the tail as dirty.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::rc::Rc;
+
+use super::flush::Place;
+use super::{Log, ReadError};
+use crate::batch::{BatchHeader, HEADER_BYTES};
+use crate::checkpoint::{LEADER_EPOCH_FILE, parse_epochs};
+use crate::disk::{Disk, DiskFile, OpenOptions};
+use crate::environment::Environment;
+use crate::journal::FileMark;
+use crate::memory::BLOCK_BYTES;
+use crate::producer_state::{ProducerBatch, ProducerStates};
+use crate::segment::{Segment, base_offset_of, file_name, open_log_file};
+
+/// What recovery knows about a log before it looks at the log's files.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OpenPlan {
+    /// As the recovery-point checkpoint has it.
+    pub recovery_point: Option<i64>,
+    /// As the log-start-offset checkpoint has it.
+    pub log_start: Option<i64>,
+    /// Where the journal truncated the log, at the lowest.
+    pub truncated_to: Option<i64>,
+    /// Base offsets of the segments that the journal's items go to.
+    pub segments: BTreeSet<i64>,
+    /// The last start was ended by a clean stop.
+    pub clean: bool,
+}
+
+impl<E: Environment> Log<E> {
+    /// Opens the log from its directory. An error says why the log has to stay offline.
+    pub(crate) async fn open_from_disk(&self, plan: &OpenPlan) -> Result<(), String> {
+        self.state.borrow_mut().materialized = true;
+        let directory = self.path();
+        let entries = self
+            .shard
+            .env
+            .disk()
+            .list(&directory)
+            .await
+            .map_err(|error| error.to_string())?;
+        let mut bases = Vec::new();
+        let mut snapshots = Vec::new();
+        for entry in &entries {
+            if let Some(base) = base_offset_of(&entry.name, "log") {
+                bases.push((base, entry.len));
+            } else if let Some(offset) = base_offset_of(&entry.name, "snapshot") {
+                snapshots.push(offset);
+            }
+        }
+        bases.sort_unstable();
+        snapshots.sort_unstable();
+        let has_epochs = entries.iter().any(|entry| entry.name == LEADER_EPOCH_FILE);
+        if has_epochs {
+            let raw = self
+                .shard
+                .env
+                .disk()
+                .read_small(&directory.join(LEADER_EPOCH_FILE))
+                .await
+                .map_err(|error| error.to_string())?;
+            let epochs =
+                parse_epochs(&raw).map_err(|error| format!("{LEADER_EPOCH_FILE}: {error}"))?;
+            let mut state = self.state.borrow_mut();
+            state.leader_epoch = epochs.latest_epoch().unwrap_or(-1);
+            state.durable_epochs = epochs.entries().to_vec();
+            state.epochs = epochs;
+        }
+        let first = bases.first().map_or(0, |(base, _)| *base);
+        let log_start = plan.log_start.unwrap_or(first).max(first);
+        {
+            let mut state = self.state.borrow_mut();
+            state.snapshots = snapshots;
+            for (base, len) in &bases {
+                let mut segment = Segment::new(*base, &state.config);
+                segment.indexes = None;
+                (
+                    segment.size,
+                    segment.written,
+                    segment.synced,
+                    segment.reserved,
+                ) = (*len, *len, *len, *len);
+                segment.sealed = true;
+                state.segments.insert(*base, segment);
+            }
+        }
+        let recorded = plan.recovery_point;
+        let point = match (recorded, plan.truncated_to) {
+            (Some(point), Some(truncated)) => Some(point.min(truncated)),
+            (point, _) => point,
+        };
+        let end = match point {
+            Some(point) if plan.clean => Ok(point),
+            Some(point) => self.find_end(point, plan).await,
+            None => self.find_unknown_end(plan).await,
+        }?;
+        self.settle_at(end, log_start);
+        if !plan.clean {
+            self.trim_indexes(end)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        let exact = recorded == Some(end);
+        self.restore_producers(end, exact)
+            .await
+            .map_err(|error| error.to_string())?;
+        self.state.borrow_mut().epochs.truncate_from_end(end);
+        Ok(())
+    }
+
+    /// The log ends at `end` for now: everything before is in the files.
+    fn settle_at(&self, end: i64, log_start: i64) {
+        let mut state = self.state.borrow_mut();
+        state.next_offset = end;
+        state.recovery_point = end;
+        state.log_start = log_start.min(end);
+        let place = state.end();
+        drop(state);
+        self.flush.truncate(end, place);
+        self.flush.advance(end, place);
+    }
+
+    /// Finds where the recovery point lies, checks that what is before it is whole, and removes what the journal does not know beyond it.
+    async fn find_end(&self, point: i64, plan: &OpenPlan) -> Result<i64, String> {
+        let base = {
+            let state = self.state.borrow();
+            let before = state
+                .segments
+                .range(..point)
+                .next_back()
+                .or_else(|| state.segments.range(point..=point).next());
+            before.map(|(base, _)| *base)
+        };
+        let Some(base) = base else {
+            // No file holds anything before the point: either nothing was ever there, or it is gone.
+            let empty = self.state.borrow().segments.is_empty();
+            return if empty && point == 0 || !empty {
+                self.forget_segments_from(i64::MIN, plan).await?;
+                Ok(point)
+            } else if plan.segments.is_empty() && plan.truncated_to.is_none() {
+                tracing::warn!(log = %self.topic_partition, "its recovery point is {point} and it has no segments: starting there");
+                Ok(point)
+            } else {
+                Ok(point)
+            };
+        };
+        if base == point {
+            self.set_segment_end(base, 0);
+            self.forget_segments_from(point + 1, plan).await?;
+            return Ok(point);
+        }
+        let (position, reached, ended) = self.position_of(base, point).await?;
+        if reached < point {
+            // A recovery point past the end of the log is ignored, as long as nothing suggests damage.
+            if let Some(reason) = ended {
+                return Err(format!(
+                    "segment {base} is damaged at position {position}, before its recovery point {point}: {reason}; restore the segment from another copy"
+                ));
+            }
+            tracing::warn!(log = %self.topic_partition, "the recovery point {point} lies past the end of the log {reached} and is ignored");
+        } else if reached > point {
+            return Err(format!(
+                "no batch of segment {base} ends at its recovery point {point}; restore the segment from another copy"
+            ));
+        }
+        self.set_segment_end(base, position);
+        self.forget_segments_from(base + 1, plan).await?;
+        Ok(reached)
+    }
+
+    /// Without a recovery point: everything that is whole, from the first segment on.
+    async fn find_unknown_end(&self, plan: &OpenPlan) -> Result<i64, String> {
+        let bases: Vec<i64> = self.state.borrow().segments.keys().copied().collect();
+        let Some(&first) = bases.first() else {
+            return Ok(plan.segments.first().copied().unwrap_or(0));
+        };
+        let mut end = first;
+        let limit = plan.truncated_to.unwrap_or(i64::MAX);
+        for (index, &base) in bases.iter().enumerate() {
+            if base >= limit {
+                break;
+            }
+            let (position, reached, ended) = self.scan_segment(base, 0, limit).await?;
+            end = reached.max(base);
+            let last = index + 1 == bases.len();
+            if let Some(reason) = ended
+                && !last
+            {
+                return Err(format!(
+                    "segment {base} is damaged at position {position}: {reason}; restore the segment from another copy"
+                ));
+            }
+            let size = self
+                .state
+                .borrow()
+                .segments
+                .get(&base)
+                .map_or(0, |segment| segment.size);
+            if position < size || last {
+                self.set_segment_end(base, position);
+            }
+            if reached >= limit {
+                break;
+            }
+        }
+        let last = self
+            .state
+            .borrow()
+            .segments
+            .range(..end)
+            .next_back()
+            .map_or(first, |(base, _)| *base);
+        self.forget_segments_from(last + 1, plan).await?;
+        Ok(end)
+    }
+
+    /// Walks from an index hint to the batch that ends at `point`: position after it, offset after it, and why the walk ended early, if it did.
+    async fn position_of(
+        &self,
+        base: i64,
+        point: i64,
+    ) -> Result<(u64, i64, Option<String>), String> {
+        let hint = self.position_hint(base, point - 1).await.unwrap_or(0);
+        let found = self.scan_segment(base, hint, point).await?;
+        if found.1 == point || hint == 0 {
+            return Ok(found);
+        }
+        // The hint led nowhere: look at the whole segment.
+        if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
+            segment.indexes = None;
+        }
+        self.scan_segment(base, 0, point).await
+    }
+
+    /// Walks whole, valid batches from `position` until one ends at or after `limit`. The reason is there when bytes follow that are no batch
+    /// and not zeros.
+    async fn scan_segment(
+        &self,
+        base: i64,
+        mut position: u64,
+        limit: i64,
+    ) -> Result<(u64, i64, Option<String>), String> {
+        let size = self
+            .state
+            .borrow()
+            .segments
+            .get(&base)
+            .map_or(0, |segment| segment.size);
+        let mut reached = base;
+        let mut step = 1 << 20;
+        while position < size {
+            let aligned = position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+            let skip = (position - aligned) as usize;
+            let bytes = self
+                .read_file(base, aligned, step, size)
+                .await
+                .map_err(|error| error.to_string())?;
+            let mut at = skip;
+            let mut wants = 0;
+            while reached < limit
+                && let Some(rest) = bytes.get(at..)
+                && !rest.is_empty()
+            {
+                let header = match BatchHeader::parse(rest) {
+                    Ok(header) => header,
+                    Err(_)
+                        if rest.len() < HEADER_BYTES && aligned + (bytes.len() as u64) < size =>
+                    {
+                        wants = HEADER_BYTES;
+                        break;
+                    }
+                    Err(_) if rest.iter().all(|byte| *byte == 0) => {
+                        return Ok((aligned + at as u64, reached, None));
+                    }
+                    Err(error) => {
+                        return Ok((aligned + at as u64, reached, Some(error.to_string())));
+                    }
+                };
+                let Some(batch) = rest.get(..header.size()) else {
+                    wants = header.size();
+                    break;
+                };
+                if !header.checksum_matches(batch) {
+                    return Ok((
+                        aligned + at as u64,
+                        reached,
+                        Some("a batch does not match its checksum".into()),
+                    ));
+                }
+                if header.base_offset < reached {
+                    return Ok((
+                        aligned + at as u64,
+                        reached,
+                        Some(format!("offset {} follows {reached}", header.base_offset)),
+                    ));
+                }
+                reached = header.next_offset();
+                at += header.size();
+            }
+            position = aligned + at as u64;
+            if reached >= limit {
+                break;
+            }
+            let available = bytes.len() as u64 + aligned;
+            if wants > 0 && position + wants as u64 > size {
+                return Ok((position, reached, Some("the last batch is cut off".into())));
+            }
+            if available >= size && wants == 0 {
+                break;
+            }
+            step = (1usize << 20).max(crate::memory::round_up(wants) + BLOCK_BYTES);
+        }
+        Ok((position, reached, None))
+    }
+
+    fn set_segment_end(&self, base: i64, position: u64) {
+        if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
+            segment.size = position;
+            segment.written = position;
+            segment.synced = position;
+            segment.sealed = false;
+        }
+    }
+
+    /// Makes the last segment's indexes those of what is before `end`: what they know beyond is of another time.
+    pub(super) async fn trim_indexes(&self, end: i64) -> Result<(), ReadError> {
+        let last = self
+            .state
+            .borrow()
+            .segments
+            .last_key_value()
+            .map(|(base, segment)| (*base, segment.size));
+        let Some((base, size)) = last else {
+            return Ok(());
+        };
+        if size == 0 {
+            let mut state = self.state.borrow_mut();
+            let config = state.config.clone();
+            state.segments.insert(
+                base,
+                Segment {
+                    file: None,
+                    ..Segment::new(base, &config)
+                },
+            );
+            return Ok(());
+        }
+        self.load_indexes(base).await?;
+        let from = match self
+            .state
+            .borrow_mut()
+            .segments
+            .get_mut(&base)
+            .and_then(|segment| segment.indexes.as_mut())
+        {
+            Some(indexes) => indexes.truncate_to(end),
+            None => return Ok(()),
+        };
+        self.feed_indexes(base, u64::from(from)).await
+    }
+
+    /// Forgets segments at or after `from`; their files go too unless the journal's items need them.
+    async fn forget_segments_from(&self, from: i64, plan: &OpenPlan) -> Result<(), String> {
+        let bases: Vec<i64> = self
+            .state
+            .borrow()
+            .segments
+            .range(from..)
+            .map(|(base, _)| *base)
+            .collect();
+        for base in bases {
+            let forgotten = self.state.borrow_mut().segments.remove(&base);
+            if forgotten.is_some_and(|segment| segment.file.is_some()) {
+                self.shard.files_closed(1);
+            }
+            if !plan.segments.contains(&base) {
+                self.remove_segment_files(base)
+                    .await
+                    .map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Producer state as of `end`: a snapshot, and the batches after it.
+    pub(super) async fn restore_producers(&self, end: i64, exact: bool) -> Result<(), ReadError> {
+        let candidates: Vec<i64> = {
+            let mut state = self.state.borrow_mut();
+            state.snapshots.retain(|offset| *offset <= end);
+            state.producers.clear();
+            state.snapshots.iter().rev().copied().collect()
+        };
+        let mut from = self.log_start_offset();
+        // Where the last checkpoint left none, there were no producers.
+        if exact && candidates.first() != Some(&end) {
+            return Ok(());
+        }
+        for offset in candidates {
+            let path = self.path().join(file_name(offset, "snapshot"));
+            let Ok(bytes) = self.shard.env.disk().read_small(&path).await else {
+                continue;
+            };
+            let limits = self.producer_limits();
+            match ProducerStates::decode_snapshot(&bytes, limits, self.now_ms()) {
+                Ok(producers) => {
+                    self.state.borrow_mut().producers = producers;
+                    from = offset;
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(log = %self.topic_partition, offset, "a producer snapshot cannot be used: {error}")
+                }
+            }
+        }
+        let now_ms = self.now_ms();
+        let bases: Vec<i64> = {
+            let state = self.state.borrow();
+            let first = state
+                .segment_of(from)
+                .map_or(0, |segment| segment.base_offset);
+            state
+                .segments
+                .range(first..)
+                .map(|(base, _)| *base)
+                .collect()
+        };
+        for base in bases {
+            let mut position = if base <= from {
+                self.position_hint(base, from).await?
+            } else {
+                0
+            };
+            loop {
+                let mut seen = Vec::new();
+                let next = self
+                    .walk(base, position, |header, _| {
+                        if header.base_offset >= from && header.next_offset() <= end {
+                            seen.extend(
+                                ProducerBatch::of(header)
+                                    .map(|batch| (batch, header.last_offset())),
+                            );
+                        }
+                        Ok(())
+                    })
+                    .await?;
+                let mut state = self.state.borrow_mut();
+                for (batch, last_offset) in seen {
+                    state.producers.record(&batch, last_offset, now_ms);
+                }
+                if next == position {
+                    break;
+                }
+                position = next;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a batch from the journal back where it belongs, as dirty; an error says why the log has to stay offline.
+    pub(crate) async fn replay(
+        &self,
+        at: Place,
+        batch: &[&[u8]],
+        header: &BatchHeader,
+        mark: &Rc<FileMark>,
+    ) -> Result<(), String> {
+        let end = self.state.borrow().end();
+        let next_offset = self.log_end_offset();
+        if header.base_offset < next_offset {
+            return Err(format!(
+                "the journal goes back from offset {next_offset} to {}",
+                header.base_offset
+            ));
+        }
+        if at != end || self.state.borrow().segments.is_empty() {
+            let new_segment = at.position == 0
+                && (at.segment > end.segment
+                    || self.state.borrow().segments.is_empty()
+                    || end.position == 0);
+            if !new_segment {
+                return Err(format!(
+                    "the journal's batch at offset {} belongs to position {} of segment {}, but the log ends at position {} of segment {}; restore the log from another copy",
+                    header.base_offset, at.position, at.segment, end.position, end.segment
+                ));
+            }
+            self.begin_replayed_segment(at.segment)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        self.warm_up().await.map_err(|error| error.to_string())?;
+        let length = header.size();
+        let reserve = self.must_reserve(&self.state.borrow(), length);
+        if reserve {
+            self.prepare_segment(header, length)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        let growth = self.state.borrow().tail.growth_for(at, length);
+        if !self.shard.has_memory(growth) {
+            self.shard.wait_for_memory(growth).await;
+        }
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let before = state.tail.capacity();
+        state.tail.append(&self.shard.pool, at, &[], batch);
+        self.shard.memory_taken(state.tail.capacity() - before);
+        self.note_batch(
+            state,
+            header,
+            at.position,
+            ProducerBatch::of(header).as_ref(),
+            self.now_ms(),
+        );
+        let end = state.end();
+        match state.marks.back_mut() {
+            Some((last, needed_to)) if Rc::ptr_eq(last, mark) => *needed_to = state.next_offset,
+            _ => {
+                mark.pin();
+                state.marks.push_back((mark.clone(), state.next_offset));
+            }
+        }
+        self.flush.advance(state.next_offset, end);
+        if state.dirty_since.is_none() {
+            state.dirty_since = Some(self.shard.env.now());
+            self.shard.became_dirty(self);
+        }
+        Ok(())
+    }
+
+    async fn begin_replayed_segment(&self, base: i64) -> io::Result<()> {
+        let directory = self.path();
+        let file = open_log_file(&self.shard.env, &directory, base, OpenOptions::SEGMENT).await?;
+        self.shard.env.disk().sync_dir(&directory).await?;
+        let reserved = file.len().await?;
+        let mut segment = Segment::new(base, &self.config());
+        segment.reserved = reserved;
+        segment.file = Some(file);
+        self.shard.file_opened();
+        let mut state = self.state.borrow_mut();
+        if let Some((&last, _)) = state.segments.last_key_value()
+            && state.segments[&last].size == 0
+        {
+            state.segments.remove(&last);
+        }
+        state.segments.insert(base, segment);
+        drop(state);
+        self.shard.segment_rolled(self);
+        Ok(())
+    }
+
+    /// Makes the active segment ready for appending after it was opened: its indexes, the time of its first batch, and the bytes of its last, partial block.
+    pub(super) async fn warm_up(&self) -> Result<(), ReadError> {
+        let (base, end, cold) = {
+            let state = self.state.borrow();
+            let Some((&base, segment)) = state.segments.last_key_value() else {
+                return Ok(());
+            };
+            (base, state.end(), self.is_cold(&state) && segment.size > 0)
+        };
+        if !cold {
+            return Ok(());
+        }
+        self.load_indexes(base).await?;
+        let mut first = None;
+        self.walk(base, 0, |header, _| {
+            first.get_or_insert(header.max_timestamp);
+            Ok(())
+        })
+        .await?;
+        let aligned = end.position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let prefix = self
+            .read_file(base, aligned, BLOCK_BYTES, end.position)
+            .await?;
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        if state.end() != end {
+            return Ok(());
+        }
+        if let Some(segment) = state.segments.get_mut(&base) {
+            segment.first_timestamp = segment.first_timestamp.or(first);
+            segment.sealed = false;
+        }
+        if !prefix.is_empty() && state.tail.start().is_none() {
+            let before = state.tail.capacity();
+            let at = Place {
+                position: aligned,
+                ..end
+            };
+            state.tail.append(&self.shard.pool, at, &[], &[&prefix]);
+            self.shard.memory_taken(state.tail.capacity() - before);
+        }
+        Ok(())
+    }
+
+    /// Whether the active segment has to be warmed up before it takes a batch.
+    pub(super) fn is_cold(&self, state: &super::LogState<E>) -> bool {
+        let Some((_, segment)) = state.segments.last_key_value() else {
+            return false;
+        };
+        let ragged = segment.size % BLOCK_BYTES as u64 != 0;
+        segment.size > 0
+            && (segment.sealed
+                || segment.indexes.is_none()
+                || segment.first_timestamp.is_none()
+                || (ragged && state.tail.start().is_none()))
+    }
+}

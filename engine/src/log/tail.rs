@@ -1,0 +1,286 @@
+//! The tail of one log in memory: a run of chunks that ends where the log ends.
+//!
+//! Each chunk lies on block boundaries exactly as its bytes lie in the segment file, so journal, write-behind and readers use the same memory. Chunks leave from the
+//! front only, and only once written behind. Pure: no I/O; the budget is kept by the shard.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::flush::Place;
+use crate::memory::{
+    AlignedSlice, BLOCK_BYTES, Chunk, ChunkWriter, MemoryPool, round_down, round_up,
+};
+
+/// The smallest chunk: what an idle log keeps.
+pub(crate) const CHUNK_BYTES_MIN: usize = BLOCK_BYTES;
+/// The largest chunk.
+pub(crate) const CHUNK_BYTES_MAX: usize = 1 << 20;
+
+struct TailChunk {
+    /// Where the chunk's first byte lies; on a block boundary.
+    start: Place,
+    writer: ChunkWriter,
+}
+
+impl TailChunk {
+    fn end(&self) -> Place {
+        Place {
+            position: self.start.position + self.writer.len() as u64,
+            ..self.start
+        }
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Tail {
+    chunks: VecDeque<TailChunk>,
+    /// Capacity of the chunk to come, if the log stays busy.
+    next_capacity: usize,
+    capacity: usize,
+}
+
+impl Tail {
+    /// Bytes of memory it holds.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Where it begins; absent when it holds nothing.
+    pub fn start(&self) -> Option<Place> {
+        self.chunks.front().map(|chunk| chunk.start)
+    }
+
+    /// More memory needed for `length` bytes at `at`, as [`Tail::append`] will take it.
+    pub fn growth_for(&self, at: Place, length: usize) -> usize {
+        let (room, ragged) = match self.chunks.back() {
+            Some(back) if back.end() == at => (back.writer.remaining(), 0),
+            _ => (0, at.position as usize % BLOCK_BYTES),
+        };
+        if length <= room {
+            return 0;
+        }
+        let mut rest = ragged + length - room;
+        let mut growth = 0;
+        let mut next = self.next_capacity;
+        while rest > 0 {
+            let capacity = chunk_capacity(next, rest);
+            growth += capacity;
+            rest = rest.saturating_sub(capacity);
+            next = grown(capacity);
+        }
+        growth
+    }
+
+    /// Block pieces that a body of `length` bytes at `at` may be cut into, at most.
+    pub fn pieces_for(&self, length: usize) -> usize {
+        2 + length / self.next_capacity.clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
+    }
+
+    /// Appends `pieces` at `at`, which is the tail's end, or the start of a segment, or (with an empty tail) the log's end; then `prefix` gives what
+    /// its block holds before it.
+    pub fn append(&mut self, pool: &MemoryPool, at: Place, prefix: &[u8], pieces: &[&[u8]]) {
+        if self.chunks.back().is_none_or(|back| back.end() != at) {
+            let ragged = at.position as usize % BLOCK_BYTES;
+            assert_eq!(prefix.len(), ragged, "a chunk begins on a block boundary");
+            let length = pieces.iter().map(|piece| piece.len()).sum::<usize>();
+            self.add_chunk(
+                pool,
+                Place {
+                    position: at.position - ragged as u64,
+                    ..at
+                },
+                ragged + length,
+            );
+            if let Some(back) = self.chunks.back_mut() {
+                back.writer.append(prefix);
+            }
+        }
+        let mut rest: usize = pieces.iter().map(|piece| piece.len()).sum();
+        for piece in pieces {
+            let mut piece = *piece;
+            while !piece.is_empty() {
+                if let Some(back) = self.chunks.back_mut() {
+                    let range = back.writer.append(piece);
+                    piece = &piece[range.len()..];
+                    rest -= range.len();
+                    if piece.is_empty() {
+                        break;
+                    }
+                    let end = back.end();
+                    self.add_chunk(pool, end, rest);
+                }
+            }
+        }
+    }
+
+    fn add_chunk(&mut self, pool: &MemoryPool, start: Place, rest: usize) {
+        let capacity = chunk_capacity(self.next_capacity, rest);
+        self.next_capacity = grown(capacity);
+        let writer = pool.chunk(capacity);
+        self.capacity += capacity;
+        self.chunks.push_back(TailChunk { start, writer });
+    }
+
+    /// The chunks of one segment that overlap `range`, each with the part of it that does.
+    fn overlapping(
+        &self,
+        segment: i64,
+        range: Range<u64>,
+    ) -> impl Iterator<Item = (&Chunk, Range<usize>)> {
+        let first = self.chunks.partition_point(|chunk| {
+            chunk.end()
+                <= Place {
+                    segment,
+                    position: range.start,
+                }
+        });
+        self.chunks
+            .iter()
+            .skip(first)
+            .take_while(move |chunk| {
+                chunk.start
+                    < Place {
+                        segment,
+                        position: range.end,
+                    }
+            })
+            .map(move |chunk| {
+                let start = chunk.start.position;
+                let from = range.start.max(start) - start;
+                let to = range.end.min(start + chunk.writer.len() as u64) - start;
+                (chunk.writer.chunk(), from as usize..to as usize)
+            })
+    }
+
+    /// Whole blocks of a segment for the journal: `range` lies on block boundaries and in the tail.
+    pub fn blocks(&self, segment: i64, range: Range<u64>) -> Vec<AlignedSlice> {
+        if range.is_empty() {
+            return Vec::new();
+        }
+        self.overlapping(segment, range)
+            .map(|(chunk, part)| chunk.blocks(part))
+            .collect()
+    }
+
+    /// What has to be written so that `range` of a segment is in its file: whole blocks, the last one padded with zeros.
+    pub fn padded_blocks(&self, segment: i64, range: Range<u64>) -> Vec<AlignedSlice> {
+        self.overlapping(segment, range)
+            .flat_map(|(chunk, part)| chunk.padded_blocks(part))
+            .collect()
+    }
+
+    /// A range of a segment as slices of the chunks.
+    pub fn bytes(&self, segment: i64, range: Range<u64>) -> Vec<Bytes> {
+        self.overlapping(segment, range)
+            .map(|(chunk, part)| chunk.bytes(part))
+            .collect()
+    }
+
+    /// Copies from a segment's position on into `out`; false when the tail does not hold all of it.
+    pub fn copy(&self, segment: i64, position: u64, out: &mut [u8]) -> bool {
+        let mut done = 0;
+        for (chunk, part) in self.overlapping(segment, position..position + out.len() as u64) {
+            out[done..done + part.len()].copy_from_slice(&chunk.as_slice()[part.clone()]);
+            done += part.len();
+        }
+        done == out.len()
+    }
+
+    /// Whether it holds the byte at `place` and everything after it.
+    pub fn holds(&self, place: Place) -> bool {
+        self.start().is_some_and(|start| start <= place)
+    }
+
+    /// Lets go of the oldest chunk if everything in it lies before `written`; returns the bytes of memory freed. The last chunk stays while
+    /// it may still be appended to, unless `idle`, and then only its last, partial block is kept.
+    pub fn evict(&mut self, pool: &MemoryPool, written: Place, idle: bool) -> usize {
+        let Some(front) = self.chunks.front() else {
+            return 0;
+        };
+        if front.end() > written {
+            return 0;
+        }
+        let capacity = front.writer.chunk().capacity();
+        if self.chunks.len() > 1 {
+            self.chunks.pop_front();
+            self.capacity -= capacity;
+            return capacity;
+        }
+        if !idle || capacity <= CHUNK_BYTES_MIN {
+            return 0;
+        }
+        // The log's last, partial block stays: it is written again when more is appended.
+        let whole = round_down(front.writer.len());
+        let kept = front.writer.chunk().as_slice()[whole..].to_vec();
+        let end = front.end();
+        self.clear();
+        if !kept.is_empty() {
+            let at = Place {
+                position: end.position - kept.len() as u64,
+                ..end
+            };
+            self.append(pool, at, &[], &[&kept]);
+        }
+        capacity - self.capacity
+    }
+
+    /// Whether evicting when idle would free memory.
+    pub fn can_shrink(&self) -> bool {
+        self.chunks.len() > 1 || self.capacity > CHUNK_BYTES_MIN
+    }
+
+    /// The bytes of the block that `end` lies in, before it; `None` when the tail does not hold them.
+    pub fn block_prefix(&self, end: Place) -> Option<Vec<u8>> {
+        let ragged = end.position as usize % BLOCK_BYTES;
+        let mut prefix = vec![0; ragged];
+        (ragged == 0 || self.copy(end.segment, end.position - ragged as u64, &mut prefix))
+            .then_some(prefix)
+    }
+
+    /// Forgets everything from `end` on; what the last block holds before `end` is copied, because a chunk's bytes never change.
+    pub fn truncate(&mut self, pool: &MemoryPool, end: Place) {
+        let prefix = self.block_prefix(end);
+        let block = Place {
+            position: end.position - end.position % BLOCK_BYTES as u64,
+            ..end
+        };
+        while self.chunks.back().is_some_and(|back| back.start >= block) {
+            if let Some(chunk) = self.chunks.pop_back() {
+                self.capacity -= chunk.writer.chunk().capacity();
+            }
+        }
+        if self.chunks.back().is_some_and(|back| back.end() > block) {
+            // The chunk goes on past the new end: what stays of it is copied.
+            if let Some(chunk) = self.chunks.pop_back() {
+                self.capacity -= chunk.writer.chunk().capacity();
+                let keep = (block.position - chunk.start.position) as usize;
+                let bytes = chunk.writer.chunk().as_slice()[..keep].to_vec();
+                self.append(pool, chunk.start, &[], &[&bytes]);
+            }
+        }
+        match prefix {
+            Some(prefix) if !prefix.is_empty() => self.append(pool, block, &[], &[&prefix]),
+            _ => {}
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.chunks.clear();
+        self.capacity = 0;
+        self.next_capacity = 0;
+    }
+}
+
+fn chunk_capacity(next: usize, rest: usize) -> usize {
+    round_up(rest)
+        .max(next)
+        .clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
+}
+
+fn grown(capacity: usize) -> usize {
+    (capacity * 4).min(CHUNK_BYTES_MAX)
+}

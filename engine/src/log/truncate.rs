@@ -1,0 +1,188 @@
+//! Truncation: the log ends earlier from now on, durably, with indexes, epochs and producer state as they were there.
+//!
+//! The journal says so first; then the recovery point is lowered, the files are cut, and memory follows. A crash in between leads to the same end.
+
+use std::io;
+
+use super::flush::Place;
+use super::{Log, LogError, ReadError};
+use crate::disk::{Disk, DiskFile};
+use crate::environment::Environment;
+use crate::journal::entry::Item;
+use crate::log::checkpoint::ignore_missing;
+use crate::segment::file_name;
+
+impl<E: Environment> Log<E> {
+    /// Cuts off the batch that contains `offset` and everything after it; durable when this returns. Returns the log's new end, which is at most `offset`.
+    ///
+    /// # Errors
+    /// When the log is or goes offline.
+    pub async fn truncate_to(&self, offset: i64) -> Result<i64, LogError> {
+        let _turn = self.appending.enter().await;
+        self.check_online()?;
+        let end = self.log_end_offset();
+        if offset >= end {
+            return Ok(end);
+        }
+        self.flushed(end).await?;
+        let (cut, end) = match self.find_cut(offset).await {
+            Ok(found) => found,
+            Err(ReadError::Log(error)) => return Err(error),
+            Err(other) => {
+                self.take_offline(&other.to_string());
+                return Err(self.storage_error("truncating", &io::Error::other(other.to_string())));
+            }
+        };
+        let _io = self.io.enter().await;
+        self.check_online()?;
+        let item = Item::Truncate {
+            topic_id: self.topic_id,
+            partition: self.topic_partition.partition,
+            offset: end,
+        };
+        let (_, mark) = self
+            .shard
+            .journal()
+            .write_item(&item)
+            .await
+            .map_err(|reason| self.storage_error("truncating", &io::Error::other(&*reason)))?;
+        let done = self.cut(cut, end).await;
+        mark.unpin();
+        if let Err(error) = done {
+            self.take_offline(&format!("truncating its files failed ({error}); restart the broker to finish it from the journal"));
+            return Err(self.storage_error("truncating", &error));
+        }
+        Ok(end)
+    }
+
+    /// Where the batch that contains `offset` begins, and the offset at which the log then ends.
+    async fn find_cut(&self, offset: i64) -> Result<(Place, i64), ReadError> {
+        let base = match self.state.borrow().segments.range(..=offset).next_back() {
+            Some((base, _)) => *base,
+            None => {
+                return Ok((
+                    Place {
+                        segment: offset,
+                        position: 0,
+                    },
+                    offset,
+                ));
+            }
+        };
+        let mut position = self.position_hint(base, offset - 1).await?;
+        let mut cut = (position, base);
+        let mut found = false;
+        loop {
+            let next = self
+                .walk(base, position, |header, at| {
+                    if !found && header.last_offset() < offset {
+                        cut = (at + header.size() as u64, header.next_offset());
+                    } else {
+                        found = true;
+                    }
+                    Ok(())
+                })
+                .await?;
+            if found || next == position {
+                break;
+            }
+            position = next;
+        }
+        if cut.1 == base && cut.0 > 0 {
+            // The hint led past the offset: begin at the segment's start.
+            return Err(self.corrupt(offset, "the offset index does not lead to the batch".into()));
+        }
+        Ok((
+            Place {
+                segment: base,
+                position: cut.0,
+            },
+            cut.1,
+        ))
+    }
+
+    async fn cut(&self, cut: Place, end: i64) -> io::Result<()> {
+        self.shard.lower_recovery_point(self, end).await?;
+        let (removed, shortened, snapshots) = {
+            let mut state = self.state.borrow_mut();
+            let state = &mut *state;
+            let mut removed = state.segments.split_off(&(cut.segment + 1));
+            if cut.segment == end
+                && cut.position == 0
+                && let Some(whole) = state.segments.remove(&cut.segment)
+            {
+                removed.insert(cut.segment, whole);
+            }
+            let open = removed
+                .values()
+                .filter(|segment| segment.file.is_some())
+                .count();
+            self.shard.files_closed(open);
+            let mut shortened = false;
+            if let Some(segment) = state.segments.get_mut(&cut.segment) {
+                shortened = segment.written > cut.position || segment.sealed;
+                segment.size = cut.position;
+                segment.written = segment.written.min(cut.position);
+                segment.synced = segment.synced.min(cut.position);
+                segment.sealed = false;
+                segment.durable_index_entries = None;
+            }
+            let before = state.tail.capacity();
+            if state.tail.holds(cut) {
+                state.tail.truncate(&self.shard.pool, cut);
+            } else {
+                state.tail.clear();
+            }
+            let after = state.tail.capacity();
+            self.shard.memory_freed(before.saturating_sub(after));
+            self.shard.memory_taken(after.saturating_sub(before));
+            for (_, needed_to) in &mut state.marks {
+                *needed_to = end.min(*needed_to);
+            }
+            state.next_offset = end;
+            state.recovery_point = state.recovery_point.min(end);
+            state.log_start = state.log_start.min(end);
+            state.epochs.truncate_from_end(end);
+            state.leader_epoch = state.epochs.latest_epoch().unwrap_or(state.leader_epoch);
+            let snapshots: Vec<i64> = state
+                .snapshots
+                .iter()
+                .copied()
+                .filter(|offset| *offset > end)
+                .collect();
+            (
+                removed.into_keys().collect::<Vec<_>>(),
+                shortened,
+                snapshots,
+            )
+        };
+        let place = self.state.borrow().end();
+        self.flush.truncate(end, place);
+        for base in removed {
+            self.remove_segment_files(base).await?;
+        }
+        if shortened {
+            let file = self.open_segment(cut.segment).await?;
+            file.set_len(cut.position).await?;
+            if let Some(segment) = self.state.borrow_mut().segments.get_mut(&cut.segment) {
+                segment.reserved = cut.position;
+            }
+        }
+        for offset in snapshots {
+            ignore_missing(
+                self.shard
+                    .env
+                    .disk()
+                    .remove_file(&self.path().join(file_name(offset, "snapshot")))
+                    .await,
+            )?;
+        }
+        if self.state.borrow().materialized {
+            self.shard.env.disk().sync_dir(&self.path()).await?;
+        }
+        self.trim_indexes(end).await.map_err(io::Error::other)?;
+        self.restore_producers(end, false)
+            .await
+            .map_err(io::Error::other)
+    }
+}

@@ -1,0 +1,194 @@
+//! A segment: a run of batches in one `<base offset>.log` file with its indexes beside it, named and laid out as Kafka does.
+//!
+//! Holds what is known about the files and does the plain operations on them; what is written when is the log's business. The file ends on a block boundary, padded
+//! with zeros, while the segment is written to; sealing gives it its exact size. Space is reserved ahead with the file's size kept.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::config::LogConfig;
+use crate::disk::{Disk, DiskFile, OpenOptions};
+use crate::environment::Environment;
+use crate::index::{IndexSettings, OffsetIndex, SegmentIndexes, TimeIndex, TransactionIndex};
+use crate::memory::round_up;
+
+/// The first reservation of a segment file; each further one is four times as much as there is, up to [`RESERVE_BYTES_MAX`].
+const RESERVE_BYTES_MIN: u64 = 64 << 10;
+/// The largest step of reservation.
+const RESERVE_BYTES_MAX: u64 = 16 << 20;
+/// No position in a segment lies beyond: Kafka's indexes hold 31 bits.
+pub(crate) const SEGMENT_BYTES_LIMIT: u64 = i32::MAX as u64;
+
+/// One segment of a log.
+pub(crate) struct Segment<E: Environment> {
+    /// Offset that names it; no batch in it starts before.
+    pub base_offset: i64,
+    /// Bytes of batches, written to the file or not yet.
+    pub size: u64,
+    /// Bytes of the file that are reserved.
+    pub reserved: u64,
+    /// Bytes of batches that are in the file.
+    pub written: u64,
+    /// Bytes of batches that are in the file and synced.
+    pub synced: u64,
+    /// The open file, while it is.
+    pub file: Option<<E::Disk as Disk>::File>,
+    /// When it was last used, to close the coldest first.
+    pub used: u64,
+    /// The indexes while the segment is active or not yet sealed, or when they were read back.
+    pub indexes: Option<SegmentIndexes>,
+    /// Largest timestamp of the first batch, ms: what `segment.ms` counts from.
+    pub first_timestamp: Option<i64>,
+    /// Largest timestamp, ms; −1: unknown or none.
+    pub max_timestamp: i64,
+    /// The file has its exact size and the index files are complete and durable.
+    pub sealed: bool,
+    /// Entries of the offset and time index when they were last made durable.
+    pub durable_index_entries: Option<(usize, usize)>,
+}
+
+impl<E: Environment> Segment<E> {
+    /// An empty segment without a file.
+    pub fn new(base_offset: i64, config: &LogConfig) -> Self {
+        Self {
+            base_offset,
+            size: 0,
+            reserved: 0,
+            written: 0,
+            synced: 0,
+            file: None,
+            used: 0,
+            indexes: Some(SegmentIndexes::new(base_offset, index_settings(config))),
+            first_timestamp: None,
+            max_timestamp: -1,
+            sealed: false,
+            durable_index_entries: None,
+        }
+    }
+
+    /// What to reserve so that `end` bytes fit, given the most the segment will take.
+    pub fn reservation_for(&self, end: u64, segment_bytes: u64) -> u64 {
+        let step = (self.reserved * 3).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);
+        let wished = (self.reserved + step).min(segment_bytes.max(RESERVE_BYTES_MIN));
+        round_up(wished.max(end) as usize) as u64
+    }
+}
+
+/// The index rules of a log's configuration.
+pub(crate) fn index_settings(config: &LogConfig) -> IndexSettings {
+    IndexSettings {
+        interval_bytes: config.index_interval_bytes,
+        index_bytes_max: config.segment_index_bytes.min(u64::from(u32::MAX)) as u32,
+    }
+}
+
+/// Kafka's name for a file of the segment at `base_offset`: the offset in twenty digits and the kind.
+pub(crate) fn file_name(base_offset: i64, kind: &str) -> String {
+    format!("{base_offset:020}.{kind}")
+}
+
+/// The base offset in the name of a file of this kind.
+pub(crate) fn base_offset_of(name: &str, kind: &str) -> Option<i64> {
+    let digits = name.strip_suffix(kind)?.strip_suffix('.')?;
+    (digits.len() == 20).then(|| digits.parse().ok()).flatten()
+}
+
+/// Kinds of files that a segment consists of.
+pub(crate) const SEGMENT_KINDS: [&str; 4] = ["log", "index", "timeindex", "txnindex"];
+
+/// Opens a segment's file for writing.
+pub(crate) async fn open_log_file<E: Environment>(
+    env: &E,
+    directory: &Path,
+    base_offset: i64,
+    options: OpenOptions,
+) -> io::Result<<E::Disk as Disk>::File> {
+    env.disk()
+        .open(&directory.join(file_name(base_offset, "log")), options)
+        .await
+}
+
+/// Writes the index files of a segment, durably with their names.
+pub(crate) async fn write_indexes<E: Environment>(
+    env: &E,
+    directory: &Path,
+    base_offset: i64,
+    encoded: EncodedIndexes,
+) -> io::Result<()> {
+    let disk = env.disk();
+    disk.write_atomic(&path(directory, base_offset, "index"), &encoded.offsets)
+        .await?;
+    disk.write_atomic(&path(directory, base_offset, "timeindex"), &encoded.times)
+        .await?;
+    if !encoded.transactions.is_empty() {
+        disk.write_atomic(
+            &path(directory, base_offset, "txnindex"),
+            &encoded.transactions,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// The bytes of a segment's index files.
+pub(crate) struct EncodedIndexes {
+    offsets: Vec<u8>,
+    times: Vec<u8>,
+    transactions: Vec<u8>,
+}
+
+impl EncodedIndexes {
+    /// As they are now.
+    pub fn of(indexes: &SegmentIndexes) -> Self {
+        Self {
+            offsets: indexes.offsets.encode(),
+            times: indexes.times.encode(),
+            transactions: indexes.transactions.encode(),
+        }
+    }
+}
+
+/// Reads a segment's index files; `None` when they are missing or damaged and have to be rebuilt.
+pub(crate) async fn read_indexes<E: Environment>(
+    env: &E,
+    directory: &Path,
+    base_offset: i64,
+    settings: IndexSettings,
+) -> io::Result<Option<SegmentIndexes>> {
+    let disk = env.disk();
+    let mut raw = Vec::with_capacity(3);
+    for kind in ["index", "timeindex", "txnindex"] {
+        let path = path(directory, base_offset, kind);
+        match disk.read_small(&path).await {
+            Ok(bytes) => raw.push(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && kind == "txnindex" => {
+                raw.push(Vec::new())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    let offsets = OffsetIndex::decode(base_offset, settings.index_bytes_max, &raw[0]);
+    let times = TimeIndex::decode(base_offset, settings.index_bytes_max, &raw[1]);
+    let transactions = TransactionIndex::decode(&raw[2]);
+    Ok(match (offsets, times, transactions) {
+        (Ok(offsets), Ok(times), Ok(transactions)) => Some(SegmentIndexes::from_parts(
+            offsets,
+            times,
+            transactions,
+            settings,
+        )),
+        _ => None,
+    })
+}
+
+/// The path of a segment's file.
+pub(crate) fn path(directory: &Path, base_offset: i64, kind: &str) -> PathBuf {
+    directory.join(file_name(base_offset, kind))
+}
+
+/// Gives a segment's file its exact size and makes content and size durable.
+pub(crate) async fn trim<F: DiskFile>(file: &F, size: u64) -> io::Result<()> {
+    file.set_len(size).await?;
+    file.sync_data().await
+}
