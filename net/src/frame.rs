@@ -1,17 +1,14 @@
 //! Cutting a stream of bytes into frames: four bytes of size, big-endian, and so many bytes of content.
 //!
 //! [`FrameSplitter`] does no I/O. Its owner appends what the socket gave to [`FrameSplitter::buffer`] and takes out frames;
-//! a frame is a slice of that buffer, not a copy. The buffer grows with what has arrived, not with what a size claims.
+//! a frame is a slice of that buffer, not a copy. The splitter itself never makes room: its owner does, knowing from
+//! [`FrameSplitter::missing`] how much the next frame still needs, and giving no more than what has arrived deserves.
 
 use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
 
 /// The size in front of a frame.
 const SIZE_BYTES: usize = 4;
-/// The least room worth a read call.
-const READ_BYTES_MIN: usize = 4 << 10;
-/// The most room that is made ahead of what arrives.
-const READ_BYTES_MAX: usize = 256 << 10;
 
 /// A frame's size is none that will be read. Close the connection.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -111,26 +108,6 @@ impl FrameSplitter {
         let whole = SIZE_BYTES + self.next_size()?.unwrap_or(0);
         Ok(whole.saturating_sub(self.buffer.len()))
     }
-
-    /// How much room to make for the next read: enough for what is missing, but never more than has arrived of this
-    /// frame so far, within 4 and 256 KiB. So a peer that claims much and sends little gets little.
-    ///
-    /// # Errors
-    /// [`FrameError`] as [`FrameSplitter::next_size`].
-    pub fn read_bytes(&self) -> Result<usize, FrameError> {
-        let earned = self.buffer.len().clamp(READ_BYTES_MIN, READ_BYTES_MAX);
-        Ok(self.missing()?.clamp(READ_BYTES_MIN, earned))
-    }
-
-    /// Makes room in the buffer for [`FrameSplitter::read_bytes`] and says how much that is.
-    ///
-    /// # Errors
-    /// [`FrameError`] as [`FrameSplitter::next_size`].
-    pub fn reserve(&mut self) -> Result<usize, FrameError> {
-        let bytes = self.read_bytes()?;
-        self.buffer.reserve(bytes);
-        Ok(bytes)
-    }
 }
 
 #[cfg(test)]
@@ -163,7 +140,7 @@ mod tests {
         assert_eq!(splitter.next_frame(), Ok(Some(Bytes::new())));
         assert_eq!(splitter.next_frame(), Err(negative.clone()));
         assert_eq!(splitter.next_frame(), Err(negative.clone()));
-        assert_eq!(splitter.reserve(), Err(negative));
+        assert_eq!(splitter.missing(), Err(negative));
     }
 
     #[test]
@@ -180,35 +157,20 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_alone_earns_little_room() {
-        let mut splitter = FrameSplitter::new(100 << 20);
-        splitter
-            .buffer()
-            .extend_from_slice(&(90_i32 << 20).to_be_bytes());
-        assert_eq!(splitter.missing(), Ok(90 << 20));
-        assert_eq!(splitter.reserve(), Ok(4 << 10));
-        assert!(splitter.buffer().capacity() < 16 << 10);
-        splitter.buffer().extend_from_slice(&[0; 20 << 10]);
-        assert_eq!(splitter.read_bytes(), Ok((20 << 10) + 4));
-        splitter.buffer().extend_from_slice(&[0; 1 << 20]);
-        assert_eq!(splitter.read_bytes(), Ok(256 << 10));
-    }
-
-    #[test]
-    fn what_is_missing_is_read_and_little_more() {
+    fn what_is_missing_is_known_as_soon_as_the_size_is() {
         let mut splitter = FrameSplitter::new(1 << 20);
-        splitter
-            .buffer()
-            .extend_from_slice(&100_000_i32.to_be_bytes());
-        splitter.buffer().extend_from_slice(&[0; 90_000]);
-        assert_eq!(
-            (splitter.missing(), splitter.read_bytes()),
-            (Ok(10_000), Ok(10_000))
-        );
-        splitter.buffer().extend_from_slice(&[0; 10_000]);
-        assert_eq!(
-            (splitter.missing(), splitter.read_bytes()),
-            (Ok(0), Ok(4 << 10))
-        );
+        splitter.buffer().extend_from_slice(&[0, 1]);
+        assert_eq!(splitter.missing(), Ok(2));
+        splitter.buffer().extend_from_slice(&[0, 0]);
+        assert_eq!(splitter.missing(), Ok(1 << 16));
+        // Knowing it makes no room for it: that is for the owner to do, as bytes arrive.
+        assert!(splitter.buffer().capacity() < 1 << 10);
+        splitter.buffer().extend_from_slice(&[7; 60_000]);
+        assert_eq!(splitter.missing(), Ok((1 << 16) - 60_000));
+        assert_eq!(splitter.next_frame(), Ok(None));
+        splitter.buffer().extend_from_slice(&[7; 10_000]);
+        assert_eq!(splitter.missing(), Ok(0));
+        let frame = splitter.next_frame().expect("a good size");
+        assert_eq!(frame.map(|frame| frame.len()), Some(1 << 16));
     }
 }

@@ -103,16 +103,6 @@ impl ControlRecordType {
     }
 }
 
-/// The value of a control record: the message alone, without a frame around it, in its highest version.
-///
-/// # Errors
-/// [`EncodeError`] when a field is longer than the wire can say.
-pub fn encode_control<M: TopLevel>(message: &M) -> Result<Bytes, EncodeError> {
-    let mut writer = Writer::new();
-    message.encode(&mut writer, M::VERSIONS.high)?;
-    Ok(writer.into_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,7 +161,9 @@ mod tests {
             voters: vec![voter.clone()],
             granting_voters: vec![voter],
         };
-        let value = encode_control(&message).expect("a short message");
+        let mut writer = Writer::new();
+        message.encode(&mut writer, 1).expect("a short message");
+        let value = writer.into_bytes();
         assert_eq!(value.len(), 2 + 4 + 2 * (1 + 4 + 16 + 1) + 1);
         let mut reader = Reader::new(value);
         assert_eq!(LeaderChangeMessage::decode(&mut reader, 1), Ok(message));
