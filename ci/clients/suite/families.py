@@ -1,0 +1,42 @@
+"""What each client offers. A check runs for every family that offers what it needs; what stands here is never found out at run time,
+so a client that loses an ability fails instead of being passed over."""
+from dataclasses import dataclass
+
+EVERY = ("none", "gzip", "snappy", "lz4", "zstd")
+
+
+@dataclass(frozen=True)
+class Family:
+    name: str
+    command: tuple  # relative to target/clients where it begins with "@", else to ci/clients
+    compressions: tuple = EVERY
+    consumes: bool = True
+    idempotent: bool = True
+    sets_timestamps: bool = True  # the producer can give a record its time
+    empty_keys: bool = True  # tells an empty key from none
+    null_headers: bool = True  # tells a header without value from an empty one when it reads
+    writes_null_headers: bool = True
+    binary: bool = True  # any bytes in keys and headers, and null values
+    text_headers: bool = False  # consumed headers are one text
+    acks_zero: bool = True
+    time_offsets: bool = True
+    watermarks: bool = True
+    out_of_range: bool = True  # reports a fetch position outside the log instead of resetting silently
+    admin: tuple = ("create_topic", "delete_topic", "list_topics", "describe_topic", "describe_configs", "alter_config",
+                    "create_partitions", "delete_records")
+    bulk_bytes: int = 900_000  # the single large record
+
+
+PYTHON = "@venv/bin/python"
+FAMILIES = (
+    Family("kcat", (PYTHON, "python/kcat.py"), sets_timestamps=False, empty_keys=False, null_headers=False, writes_null_headers=False, binary=False,
+           text_headers=True, admin=("list_topics", "describe_topic")),
+    Family("confluent-kafka", (PYTHON, "python/confluent.py")),
+    Family("kafka-python", (PYTHON, "python/kafka_python.py"), writes_null_headers=False),
+    Family("aiokafka", (PYTHON, "python/aio.py")),
+    Family("kafkajs", ("node", "node/driver.js"), consumes=False, out_of_range=False),
+    Family("franz-go", ("@bin/franz",)),
+    Family("sarama", ("@bin/sarama",)),
+    Family("kafka-go", ("@bin/kafkago",), idempotent=False),
+    Family("java", ("java", "-Xmx512M", "-XX:TieredStopAtLevel=1", "-cp", "@java/classes:@kafka/libs/*", "ringlog.ci.Driver")),
+)
