@@ -5,7 +5,7 @@
 
 use std::io::{Read, Write};
 
-use super::{error::BatchError, header::Compression};
+use super::{error::BatchError, header::Compression, zstd_stream::ZstdStream};
 
 /// Magic and version fields of the xerial framing: then each block is a u32 length (big endian) and a raw snappy block.
 const XERIAL_HEADER: [u8; 16] = [
@@ -18,9 +18,6 @@ const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
 const SNAPPY_GROWTH_MAX: usize = 22;
 /// Output buffer of the streaming codecs.
 const CHUNK_BYTES: usize = 16 * 1024;
-/// Largest zstd window accepted, as a power of two: what level 22 uses. Its memory is touched only as output is produced.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
-
 /// Compresses `records` and appends them to `out`.
 ///
 /// Fails only where a codec does. Snappy is written in the xerial framing, lz4 as one frame.
@@ -114,12 +111,9 @@ impl<'a> Inflater<'a> {
                 Codec::Stream(Box::new(lz4_flex::frame::FrameDecoder::new(payload)))
             }
             Compression::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(payload)
+                let stream = ZstdStream::new(payload)
                     .map_err(|_| bad(compression, "the codec did not start"))?;
-                decoder
-                    .window_log_max(ZSTD_WINDOW_LOG_MAX)
-                    .map_err(|_| bad(compression, "the codec did not start"))?;
-                Codec::Stream(Box::new(decoder))
+                Codec::Stream(Box::new(stream))
             }
             Compression::Snappy if payload.starts_with(&XERIAL_HEADER[..XERIAL_MAGIC_BYTES]) => {
                 // The two version fields that follow have only ever been 1; readers look at the magic alone.

@@ -13,6 +13,7 @@ mod scan;
 mod search;
 mod validate;
 mod varint;
+mod zstd_stream;
 
 pub use builder::{BatchBuilder, seal};
 pub use compression::{compress, decompress};

@@ -147,6 +147,56 @@ fn shapes_that_clients_write_are_read() {
 }
 
 #[test]
+fn output_may_end_where_a_chunk_does() {
+    for length in [
+        0,
+        1,
+        16 * 1024 - 1,
+        16 * 1024,
+        16 * 1024 + 1,
+        32 * 1024,
+        64 * 1024,
+        128 * 1024,
+        256 * 1024,
+    ] {
+        let plain: Vec<u8> = (0..length)
+            .map(|index| ((index % 977) >> (index % 5)) as u8)
+            .collect();
+        for compression in CODECS {
+            let mut packed = Vec::new();
+            compress(compression, &plain, &mut packed).expect("codecs compress anything");
+            assert_eq!(
+                decompress(compression, &packed, CAP).as_ref(),
+                Ok(&plain),
+                "{compression:?} {length}"
+            );
+        }
+    }
+}
+
+#[test]
+fn zstd_frames_follow_each_other_and_may_be_skipped() {
+    let mut packed = zstd::stream::encode_all(&b"one "[..], 1).expect("zstd");
+    packed.extend_from_slice(&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 9, 9, 9]);
+    packed.extend_from_slice(&zstd::stream::encode_all(&b"two"[..], 1).expect("zstd"));
+    assert_eq!(
+        decompress(Compression::Zstd, &packed, CAP),
+        Ok(b"one two".to_vec())
+    );
+    for cut in [packed.len() - 1, packed.len() - 20, 3] {
+        assert!(
+            decompress(Compression::Zstd, &packed[..cut], CAP).is_err(),
+            "cut at {cut}"
+        );
+    }
+    // After a failure the kept context serves the next batch all the same.
+    assert_eq!(
+        decompress(Compression::Zstd, &packed, CAP),
+        Ok(b"one two".to_vec())
+    );
+}
+
+#[test]
 fn bombs_end_at_the_cap() {
     let plain = build(three_records());
     let zeros = vec![0u8; 8 << 20];
