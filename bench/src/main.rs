@@ -3,10 +3,12 @@
 //! This file holds the command line; [`run`] runs one workload, and the modules under it say what they measure and how.
 
 mod client;
+mod compare;
 mod consumer;
 mod drive;
 mod environment;
 mod latency;
+mod probe;
 mod producer;
 mod results;
 mod run;
@@ -32,6 +34,63 @@ struct Command {
 enum What {
     /// Run one or more workloads against a running broker
     Run(RunArgs),
+    /// Compare brokers that this command starts and stops, in turns on this machine
+    Compare(CompareArgs),
+    /// Measure what the disk and a bare send loop of this machine can do
+    Device(DeviceArgs),
+}
+
+#[derive(Args)]
+struct CompareArgs {
+    /// What to measure, and what is hoped
+    #[arg(long, default_value = "bench/comparisons/single-broker.toml")]
+    plan: PathBuf,
+    /// A broker's description; give at least one. Goals are about the first, held against the second
+    #[arg(long = "peer", required = true)]
+    peers: Vec<PathBuf>,
+    /// Rounds; every workload runs once per peer and round
+    #[arg(long, default_value_t = 4)]
+    rounds: usize,
+    /// Only these workloads of the plan; "lifecycle" names the starting and crashing
+    #[arg(long)]
+    only: Vec<String>,
+    /// Change a key of every workload, for example run.duration_s=5
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Replaces the peers' own warm-up, in seconds
+    #[arg(long)]
+    warmup_s: Option<f64>,
+    /// Check every record
+    #[arg(long)]
+    verify: bool,
+    /// What {root} means in the peers' commands
+    #[arg(long, default_value = ".")]
+    root: PathBuf,
+    /// Where the peers keep their data: on the disk that is to be measured
+    #[arg(long, default_value = "target")]
+    folder: PathBuf,
+    /// First port; each peer may use ten
+    #[arg(long, default_value_t = 19092)]
+    port: u16,
+    /// Write everything as JSON to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Write the report as Markdown to this file, instead of to standard output
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct DeviceArgs {
+    /// A folder on the disk to measure
+    #[arg(default_value = ".")]
+    folder: PathBuf,
+    /// Seconds per figure
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -72,6 +131,8 @@ const REFUSED: u8 = 2;
 fn main() -> ExitCode {
     let status = match Command::parse().what {
         What::Run(args) => run_workloads(&args),
+        What::Compare(args) => compare_brokers(args),
+        What::Device(args) => measure_device(&args),
     };
     ExitCode::from(status)
 }
@@ -116,4 +177,133 @@ fn run_workloads(args: &RunArgs) -> u8 {
         }
     }
     status
+}
+
+/// The command line as given, for reports.
+fn command_line() -> String {
+    let words = std::env::args().skip(1).map(|word| {
+        if word.contains(' ') {
+            format!("{word:?}")
+        } else {
+            word
+        }
+    });
+    format!("ringlog-bench {}", words.collect::<Vec<_>>().join(" "))
+}
+
+fn compare_brokers(args: CompareArgs) -> u8 {
+    let plan = match compare::plan::Plan::load(&args.plan, &args.only, &args.set) {
+        Ok(plan) => plan,
+        Err(error) => {
+            eprintln!("{error}");
+            return REFUSED;
+        }
+    };
+    let peers: Result<Vec<_>, _> = args
+        .peers
+        .iter()
+        .map(|file| compare::peer::PeerSpec::load(file))
+        .collect();
+    let peers = match peers {
+        Ok(peers) => peers,
+        Err(error) => {
+            eprintln!("{error}");
+            return REFUSED;
+        }
+    };
+    let options = compare::CompareOptions {
+        plan,
+        peers,
+        rounds: args.rounds,
+        root: args.root,
+        folder: args.folder,
+        port: args.port,
+        verify: args.verify,
+        warmup_s: args.warmup_s,
+    };
+    let (json, markdown) = (args.json, args.markdown);
+    let write = |found: &compare::Comparison| {
+        let report = compare::report::markdown(found, &command_line());
+        let mut failed = false;
+        if let Some(path) = &json {
+            failed |= !written(
+                path,
+                &serde_json::to_string_pretty(found).unwrap_or_default(),
+            );
+        }
+        if let Some(path) = &markdown {
+            failed |= !written(path, &report);
+        }
+        !failed
+    };
+    match compare::compare(&options, &|found| {
+        write(found);
+    }) {
+        Ok(found) => {
+            if markdown.is_none() {
+                println!("{}", compare::report::markdown(&found, &command_line()));
+            }
+            let failed = !found.problems.is_empty()
+                || found.cells.iter().any(|cell| !cell.complete)
+                || found.lives.iter().any(|life| !life.problems.is_empty());
+            if !write(&found) {
+                REFUSED
+            } else if failed {
+                INCOMPLETE
+            } else {
+                SUCCESS
+            }
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            REFUSED
+        }
+    }
+}
+
+fn written(path: &std::path::Path, text: &str) -> bool {
+    let outcome = std::fs::write(path, text);
+    if let Err(error) = &outcome {
+        eprintln!("cannot write {}: {error}", path.display());
+    }
+    outcome.is_ok()
+}
+
+fn measure_device(args: &DeviceArgs) -> u8 {
+    let patience = std::time::Duration::from_secs_f64(args.seconds.clamp(0.1, 600.0));
+    let measured =
+        probe::device(&args.folder, patience).and_then(|device| Ok((device, probe::send_loop()?)));
+    let (device, send) = match measured {
+        Ok(figures) => figures,
+        Err(error) => {
+            eprintln!(
+                "cannot measure the disk under {}: {error}",
+                args.folder.display()
+            );
+            return REFUSED;
+        }
+    };
+    if args.json {
+        let both = serde_json::json!({ "device": device, "send_loop": send });
+        println!("{both:#}");
+        return SUCCESS;
+    }
+    for (what, summary) in [
+        ("durable", &device.durable_4k),
+        ("direct, not flushed", &device.direct_4k),
+    ] {
+        println!(
+            "4 KiB writes, {what}: p50 {:.3}  p99 {:.3}  max {:.3} ms",
+            summary.p50_ms, summary.p99_ms, summary.max_ms
+        );
+    }
+    println!(
+        "1 MiB writes, four at a time: durable {:.0} MB/s, not flushed {:.0} MB/s",
+        device.durable_1m_mb_per_s, device.direct_1m_mb_per_s
+    );
+    println!(
+        "bare send loop: {:.0} MB/s, {:.3} CPU s per GB at the sender",
+        send.mb_per_s, send.sender_s_per_gb
+    );
+    SUCCESS
 }

@@ -28,6 +28,8 @@ const CONSUMER_TOKENS: u64 = 1 << 32;
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(70);
 /// How long a preload or a verification's reading back may take.
 const PHASE_PATIENCE: Duration = Duration::from_secs(600);
+/// How long partitions may take to be led.
+const LEADERS_PATIENCE: Duration = Duration::from_secs(60);
 /// Time between opening connections and the first record.
 const SETTLE_NS: u64 = 100_000_000;
 /// Lateness of the generator's own that makes a run doubtful.
@@ -121,6 +123,21 @@ fn topic_names(workload: &Workload, run_id: u32) -> Vec<String> {
     }
 }
 
+/// Asks again while the broker gives an error that passes: a topic that was just created may not have its leaders everywhere.
+fn patiently<T>(mut ask: impl FnMut() -> Result<T, AdminError>) -> Result<T, AdminError> {
+    let begun = std::time::Instant::now();
+    loop {
+        match ask() {
+            Err(AdminError::Refused { code, .. })
+                if code.is_retriable() && begun.elapsed() < LEADERS_PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            other => return other,
+        }
+    }
+}
+
 struct Stage<'a> {
     workload: &'a Workload,
     options: &'a RunOptions,
@@ -197,7 +214,7 @@ impl Stage<'_> {
         let mut offsets = Offsets::new();
         for (address, partitions) in by_leader {
             let mut leader = Admin::connect(&address.to_string(), ADMIN_TIMEOUT)?;
-            offsets.extend(leader.offsets(&partitions, timestamp)?);
+            offsets.extend(patiently(|| leader.offsets(&partitions, timestamp))?);
         }
         Ok(offsets)
     }

@@ -172,9 +172,10 @@ fn keyed(path: &str) -> HashMap<String, u64> {
 }
 
 impl Process {
-    fn sample(pid: u32) -> Process {
+    /// Sums over `pids`. Context switches are counted per thread, which costs a file each: only where `switches` is set.
+    fn sample(pids: &[u32], switches: bool) -> Process {
         let mut sum = Process::default();
-        for pid in family(pid) {
+        for &pid in pids {
             let Some(fields) = stat_fields(pid) else {
                 continue;
             };
@@ -202,6 +203,9 @@ impl Process {
             add(&mut sum.write_bytes, "write_bytes");
             add(&mut sum.read_calls, "syscr");
             add(&mut sum.write_calls, "syscw");
+            if !switches {
+                continue;
+            }
             for task in fs::read_dir(format!("/proc/{pid}/task"))
                 .into_iter()
                 .flatten()
@@ -291,18 +295,6 @@ impl Machine {
     }
 }
 
-/// Resident bytes of a process and its descendants.
-pub fn rss_bytes(pid: u32) -> u64 {
-    let one = |pid: u32| {
-        keyed(&format!("/proc/{pid}/status"))
-            .get("VmRSS")
-            .copied()
-            .unwrap_or(0)
-            * 1024
-    };
-    family(pid).into_iter().map(one).sum()
-}
-
 /// Watches over one window from a thread of its own, so that reading /proc does not delay the generator.
 pub struct Watch {
     stop: Sender<()>,
@@ -333,43 +325,36 @@ fn watch(
 ) -> Observed {
     let mut over = !matches!(stopped.recv_timeout(delay), Err(RecvTimeoutError::Timeout));
     let begun = Instant::now();
-    let sample = || {
-        (
-            broker.map(Process::sample),
-            Process::sample(std::process::id()),
-            Machine::sample(),
-        )
+    let own = [std::process::id()];
+    let pids = broker.map(family).unwrap_or_default();
+    let sample = |switches| {
+        let processes = (
+            Process::sample(&pids, switches),
+            Process::sample(&own, switches),
+        );
+        (processes.0, processes.1, Machine::sample())
     };
-    let first = sample();
-    let mut rss = (0, 0);
-    // The last sample of a broker that died meanwhile would be all zeros: the one before counts.
-    let mut last = first.clone();
+    let first = sample(true);
+    let mut rss = (first.0.rss_bytes, first.1.rss_bytes);
+    // Once the broker died there is nothing to read: what was seen last counts.
+    let mut seen_last = None;
     while !over {
         let left = length.saturating_sub(begun.elapsed());
-        over = left.is_zero()
-            || !matches!(
-                stopped.recv_timeout(left.min(MEMORY_EVERY)),
-                Err(RecvTimeoutError::Timeout)
-            );
-        rss.0 = rss.0.max(broker.map_or(0, rss_bytes));
-        rss.1 = rss.1.max(rss_bytes(std::process::id()));
-        if over || broker.is_none_or(alive) {
-            let now = sample();
-            if broker.is_none_or(alive) {
-                last = now;
-            } else {
-                last.1 = now.1;
-                last.2 = now.2;
-            }
+        let waited = stopped.recv_timeout(left.min(MEMORY_EVERY));
+        over = left.is_zero() || !matches!(waited, Err(RecvTimeoutError::Timeout));
+        let light = sample(false);
+        rss = (rss.0.max(light.0.rss_bytes), rss.1.max(light.1.rss_bytes));
+        if broker.is_some_and(alive) {
+            seen_last = Some(light.0);
         }
     }
     let seconds = begun.elapsed().as_secs_f64();
+    let mut last = sample(true);
+    if !broker.is_none_or(alive) {
+        last.0 = seen_last.unwrap_or_else(|| first.0.clone());
+    }
     Observed {
-        broker: first
-            .0
-            .as_ref()
-            .zip(last.0.as_ref())
-            .map(|(first, last)| first.until(last, seconds, rss.0)),
+        broker: broker.map(|_| first.0.until(&last.0, seconds, rss.0)),
         generator: first.1.until(&last.1, seconds, rss.1),
         machine: first.2.until(&last.2),
     }

@@ -239,6 +239,16 @@ impl Admin {
         wire::decode(key, version, body.freeze()).map_err(|e| protocol(e.to_string()))
     }
 
+    /// How many brokers the cluster says it has: none while it is not ready.
+    pub fn brokers(&mut self) -> Result<usize, AdminError> {
+        let request = MetadataRequest {
+            topics: Some(Vec::new()),
+            ..Default::default()
+        };
+        let response: MetadataResponse = self.call(ApiKey::Metadata, "Metadata", &request)?;
+        Ok(response.brokers.len())
+    }
+
     /// Metadata of `topics` as it is now; topics that do not exist are left out.
     pub fn layouts(&mut self, topics: &[String]) -> Result<Vec<TopicLayout>, AdminError> {
         let wanted = topics
