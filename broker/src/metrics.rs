@@ -1,0 +1,285 @@
+//! Counters and gauges: each shard writes its own, the control thread reads them all. No locks, no read-modify-write on the data path.
+//!
+//! Every metric stands once in the table of descriptions, with its documented name; `/metrics` renders what is there.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ringlog_net::ApiKey;
+
+/// A number that one shard writes and others read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only for the owning shard.
+    pub fn add(&self, count: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(count),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Sets; only for the owning shard.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Adds, for a number that several threads write.
+    pub fn add_shared(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Subtracts, for a number that several threads write.
+    pub fn subtract_shared(&self, count: u64) {
+        self.0.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// The value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One more than the highest API key that is counted by itself.
+const API_KEYS: usize = 96;
+
+/// One shard's numbers.
+#[derive(Debug)]
+pub struct ShardMetrics {
+    /// Requests by API key.
+    requests: [Counter; API_KEYS],
+    /// Bytes read from clients.
+    pub bytes_received: Counter,
+    /// Bytes sent to clients.
+    pub bytes_sent: Counter,
+    /// Connections handed to this shard and not yet closed; written by the accepting shard too.
+    pub assigned: Counter,
+    /// Connections open.
+    pub connections: Counter,
+    /// Connections opened since the start.
+    pub connections_opened: Counter,
+    /// Connections refused or closed for what the client sent.
+    pub connections_refused: Counter,
+    /// Batches appended.
+    pub batches_appended: Counter,
+    /// Bytes of batches appended.
+    pub bytes_appended: Counter,
+    /// Batches that were there already (idempotence).
+    pub batches_duplicate: Counter,
+    /// Batches refused.
+    pub produce_refused: Counter,
+    /// Bytes of batches handed to consumers.
+    pub bytes_fetched: Counter,
+    /// Fetches that waited for data.
+    pub fetches_parked: Counter,
+    /// Fetch sessions open.
+    pub fetch_sessions: Counter,
+    /// Bytes of requests held.
+    pub request_bytes: Counter,
+    /// Most bytes of requests that may be held.
+    pub request_bytes_max: Counter,
+    /// Requests to other shards that had to wait for room.
+    pub mailbox_waits: Counter,
+    /// Logs open.
+    pub logs: Counter,
+    /// Bytes in logs.
+    pub log_bytes: Counter,
+}
+
+impl Default for ShardMetrics {
+    fn default() -> Self {
+        let zero = Counter::default;
+        Self {
+            requests: std::array::from_fn(|_| zero()),
+            bytes_received: zero(),
+            bytes_sent: zero(),
+            assigned: zero(),
+            connections: zero(),
+            connections_opened: zero(),
+            connections_refused: zero(),
+            batches_appended: zero(),
+            bytes_appended: zero(),
+            batches_duplicate: zero(),
+            produce_refused: zero(),
+            bytes_fetched: zero(),
+            fetches_parked: zero(),
+            fetch_sessions: zero(),
+            request_bytes: zero(),
+            request_bytes_max: zero(),
+            mailbox_waits: zero(),
+            logs: zero(),
+            log_bytes: zero(),
+        }
+    }
+}
+
+/// A metric's name, kind, meaning, and where its value is.
+type Description = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&ShardMetrics) -> u64,
+);
+
+impl ShardMetrics {
+    /// Counts a request.
+    pub fn request(&self, api_key: ApiKey) {
+        if let Some(counter) = self.requests.get(api_key as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// Counts an appended batch.
+    pub fn appended(&self, bytes: usize, duplicate: bool) {
+        if duplicate {
+            self.batches_duplicate.add(1);
+        } else {
+            self.batches_appended.add(1);
+            self.bytes_appended.add(bytes as u64);
+        }
+    }
+
+    const DESCRIPTIONS: &[Description] = &[
+        (
+            "ringlog_received_bytes_total",
+            "counter",
+            "Bytes read from clients.",
+            |m| m.bytes_received.get(),
+        ),
+        (
+            "ringlog_sent_bytes_total",
+            "counter",
+            "Bytes sent to clients.",
+            |m| m.bytes_sent.get(),
+        ),
+        (
+            "ringlog_connections",
+            "gauge",
+            "Client connections open.",
+            |m| m.connections.get(),
+        ),
+        (
+            "ringlog_connections_opened_total",
+            "counter",
+            "Client connections opened.",
+            |m| m.connections_opened.get(),
+        ),
+        (
+            "ringlog_connections_refused_total",
+            "counter",
+            "Connections refused, or closed for what the client sent.",
+            |m| m.connections_refused.get(),
+        ),
+        (
+            "ringlog_appended_batches_total",
+            "counter",
+            "Record batches appended.",
+            |m| m.batches_appended.get(),
+        ),
+        (
+            "ringlog_appended_bytes_total",
+            "counter",
+            "Bytes of record batches appended.",
+            |m| m.bytes_appended.get(),
+        ),
+        (
+            "ringlog_duplicate_batches_total",
+            "counter",
+            "Idempotent batches that were there already.",
+            |m| m.batches_duplicate.get(),
+        ),
+        (
+            "ringlog_refused_batches_total",
+            "counter",
+            "Record batches refused.",
+            |m| m.produce_refused.get(),
+        ),
+        (
+            "ringlog_fetched_bytes_total",
+            "counter",
+            "Bytes of record batches handed to consumers.",
+            |m| m.bytes_fetched.get(),
+        ),
+        (
+            "ringlog_fetches_parked_total",
+            "counter",
+            "Fetches that waited for data.",
+            |m| m.fetches_parked.get(),
+        ),
+        (
+            "ringlog_fetch_sessions",
+            "gauge",
+            "Fetch sessions open.",
+            |m| m.fetch_sessions.get(),
+        ),
+        (
+            "ringlog_request_memory_bytes",
+            "gauge",
+            "Bytes of large requests held in memory.",
+            |m| m.request_bytes.get(),
+        ),
+        (
+            "ringlog_request_memory_limit_bytes",
+            "gauge",
+            "Limit of ringlog_request_memory_bytes (memory.request.bytes).",
+            |m| m.request_bytes_max.get(),
+        ),
+        (
+            "ringlog_mailbox_waits_total",
+            "counter",
+            "Requests to another shard that waited for room in its mailbox.",
+            |m| m.mailbox_waits.get(),
+        ),
+        (
+            "ringlog_logs",
+            "gauge",
+            "Partitions with an open log.",
+            |m| m.logs.get(),
+        ),
+        ("ringlog_log_bytes", "gauge", "Bytes in all logs.", |m| {
+            m.log_bytes.get()
+        }),
+    ];
+
+    /// All shards' numbers as Prometheus text.
+    pub fn render(shards: &[Arc<ShardMetrics>]) -> String {
+        let mut text = String::new();
+        for (name, kind, meaning, value) in Self::DESCRIPTIONS {
+            let _ = writeln!(text, "# HELP {name} {meaning}\n# TYPE {name} {kind}");
+            for (shard, metrics) in shards.iter().enumerate() {
+                let _ = writeln!(text, "{name}{{shard=\"{shard}\"}} {}", value(metrics));
+            }
+        }
+        let name = "ringlog_requests_total";
+        let _ = writeln!(
+            text,
+            "# HELP {name} Requests by API.\n# TYPE {name} counter"
+        );
+        for (shard, metrics) in shards.iter().enumerate() {
+            for (key, counter) in metrics.requests.iter().enumerate() {
+                if let (Some(api), count @ 1..) = (ApiKey::from_i16(key as i16), counter.get()) {
+                    let _ = writeln!(text, "{name}{{shard=\"{shard}\",api=\"{api}\"}} {count}");
+                }
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! What was counted is in the text, under its documented name.
+    use super::*;
+
+    #[test]
+    fn rendered() {
+        let metrics = Arc::new(ShardMetrics::default());
+        metrics.request(ApiKey::Produce);
+        metrics.appended(10, false);
+        let text = ShardMetrics::render(&[metrics]);
+        assert!(text.contains("ringlog_requests_total{shard=\"0\",api=\"Produce\"} 1\n"));
+        assert!(text.contains("# TYPE ringlog_appended_bytes_total counter\nringlog_appended_bytes_total{shard=\"0\"} 10\n"));
+    }
+}

@@ -1,0 +1,324 @@
+//! A shard: one thread that owns partitions, connections, an io_uring ring and memory outright.
+//!
+//! [`Shard`] is what everything on that thread shares (by `Rc`, so never across threads). Shards reach each other only through
+//! [`exchange`]; what they say is in [`message`]. [`runtime`] starts the thread, [`apply`] makes the logs follow the
+//! metadata image, [`append`] and [`read`] are the data path at the owner of a partition.
+
+pub mod append;
+pub mod apply;
+pub mod exchange;
+pub mod mailbox;
+pub mod message;
+pub mod read;
+pub mod runtime;
+pub mod settings;
+
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::{Deref, Range};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::AbortHandle;
+use ringlog_engine::engine::{Engine, shard_of};
+use ringlog_engine::environment::DirectEnvironment;
+use ringlog_engine::log::TopicId;
+use ringlog_net::Uuid;
+
+pub use exchange::ShardUnavailable;
+use message::{Job, Reply, Request};
+
+use crate::config::{BrokerConfig, Listener};
+use crate::connection::budget::Budget;
+use crate::controller::image::Image;
+use crate::fetch_session::FetchSessions;
+use crate::metadata::Metadata;
+use crate::metrics::ShardMetrics;
+use crate::quota::Quotas;
+
+/// The engine's environment on a real machine.
+pub type Environment = DirectEnvironment;
+/// A partition's log.
+pub type Log = ringlog_engine::log::Log<Environment>;
+/// A shard's end of the traffic between shards.
+pub type Exchange = exchange::Exchange<Request, Reply>;
+/// All shards' mailboxes.
+pub type Mailboxes = exchange::Mailboxes<Request, Reply>;
+
+/// A data directory and its id (KIP-858).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogDir {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The id in its `meta.properties`.
+    pub directory_id: Uuid,
+}
+
+/// What all shards of the process share; immutable but for two flags of the start and stop.
+pub struct Common {
+    /// The static configuration.
+    pub config: Arc<BrokerConfig>,
+    /// How many shards there are.
+    pub shards: usize,
+    /// The shard that owns the metadata log.
+    pub controller_shard: usize,
+    /// The id in `meta.properties`.
+    pub cluster_id: String,
+    /// The data directories.
+    pub log_dirs: Vec<LogDir>,
+    /// What clients are told to connect to, with the ports really bound.
+    pub advertised: Vec<Listener>,
+    /// The mailboxes.
+    pub mailboxes: Mailboxes,
+    /// Set before the metadata is opened when any shard found that the last stop was not clean.
+    pub unclean_start: AtomicBool,
+    /// Each shard's counters.
+    pub metrics: Vec<Arc<ShardMetrics>>,
+}
+
+/// An image with a count of references of this thread's own, so that shards do not contend for the shared one.
+pub struct LocalImage(Arc<Image>);
+
+impl Deref for LocalImage {
+    type Target = Image;
+
+    fn deref(&self) -> &Image {
+        &self.0
+    }
+}
+
+/// The shard that owns a partition.
+pub fn owner_of(topic_id: Uuid, partition: i32, shards: usize) -> usize {
+    shard_of(&TopicId(topic_id.0), partition, shards as u32) as usize
+}
+
+/// One shard's state; lives on its thread.
+pub struct Shard {
+    /// This shard's number.
+    pub index: usize,
+    /// How many shards there are.
+    pub shards: usize,
+    /// The shard that owns the metadata log.
+    pub controller_shard: usize,
+    /// The static configuration.
+    pub config: Arc<BrokerConfig>,
+    /// The storage engine of this shard.
+    pub engine: Engine<Environment>,
+    /// Clocks and tasks.
+    pub environment: Environment,
+    /// What the shards of the process share.
+    pub common: Arc<Common>,
+    /// This shard's end of the traffic between shards.
+    pub exchange: Rc<Exchange>,
+    /// This shard's counters.
+    pub metrics: Arc<ShardMetrics>,
+    /// Fetch sessions of this shard's connections.
+    pub fetch_sessions: RefCell<FetchSessions>,
+    /// Memory for requests.
+    pub request_budget: Rc<Budget>,
+    /// The quota hook.
+    pub quotas: Quotas,
+    image: RefCell<Rc<LocalImage>>,
+    metadata: OnceCell<Rc<Metadata>>,
+    settings: settings::SettingsCache,
+    changes: RefCell<VecDeque<apply::Change>>,
+    applying: Cell<bool>,
+    producer_ids: RefCell<Range<i64>>,
+    reports: tokio::sync::mpsc::UnboundedSender<runtime::Report>,
+    cancellable: RefCell<BTreeMap<(usize, u32), AbortHandle>>,
+    /// Connections open on this shard.
+    pub(crate) connections: Cell<usize>,
+    /// Raised when the broker stops.
+    pub(crate) stop: crate::connection::signal::Signal,
+}
+
+impl Shard {
+    /// The metadata image that this shard has applied.
+    pub fn image(&self) -> Arc<Image> {
+        self.image.borrow().0.clone()
+    }
+
+    /// As [`Self::image`], for this thread only: no count that other shards share is touched.
+    pub fn local_image(&self) -> Rc<LocalImage> {
+        self.image.borrow().clone()
+    }
+
+    /// Looks something up in the image without taking a reference to all of it.
+    pub fn with_image<R>(&self, look: impl FnOnce(&Image) -> R) -> R {
+        look(&self.image.borrow())
+    }
+
+    /// This broker's number.
+    pub fn node_id(&self) -> i32 {
+        self.config.node_id
+    }
+
+    /// The cluster's id.
+    pub fn cluster_id(&self) -> &str {
+        &self.common.cluster_id
+    }
+
+    /// The data directories.
+    pub fn log_dirs(&self) -> &[LogDir] {
+        &self.common.log_dirs
+    }
+
+    /// What clients are told to connect to.
+    pub fn advertised(&self) -> &[Listener] {
+        &self.common.advertised
+    }
+
+    /// Whether the last stop was not clean; leader epochs must then be bumped.
+    pub fn unclean_start(&self) -> bool {
+        self.common.unclean_start.load(Ordering::Acquire)
+    }
+
+    /// The log of a partition that this shard owns.
+    pub fn log(&self, topic_id: Uuid, partition: i32) -> Option<Rc<Log>> {
+        self.engine.log(&TopicId(topic_id.0), partition)
+    }
+
+    /// The shard that owns a partition.
+    pub fn owner_of(&self, topic_id: Uuid, partition: i32) -> usize {
+        owner_of(topic_id, partition, self.shards)
+    }
+
+    /// The metadata log's keeper.
+    ///
+    /// # Panics
+    /// On any shard but the controller's: go there with [`Self::on_controller`].
+    pub fn metadata(&self) -> Rc<Metadata> {
+        self.metadata
+            .get()
+            .cloned()
+            .expect("metadata lives on the controller's shard, and only once it is open")
+    }
+
+    pub(crate) fn set_metadata(&self, metadata: Rc<Metadata>) {
+        // A second call would be a bug of the start sequence; the first stays.
+        let _ = self.metadata.set(metadata);
+    }
+
+    /// Runs `job` on shard `index`: at once when it is this one, else there.
+    ///
+    /// # Errors
+    /// [`ShardUnavailable`] when the task over there ended without an answer.
+    pub async fn on_shard<R, F, Work>(
+        self: &Rc<Self>,
+        index: usize,
+        job: Work,
+    ) -> Result<R, ShardUnavailable>
+    where
+        R: Send + 'static,
+        F: Future<Output = R> + 'static,
+        Work: FnOnce(Rc<Shard>) -> F + Send + 'static,
+    {
+        if index == self.index {
+            return Ok(job(self.clone()).await);
+        }
+        let pending = self
+            .exchange
+            .call(index, Request::Job(boxed(job, false)))
+            .await;
+        unboxed(pending.await?)
+    }
+
+    /// As [`Self::on_shard`], and the job is dropped over there when the caller loses interest.
+    ///
+    /// # Errors
+    /// As [`Self::on_shard`].
+    pub async fn on_shard_while_wanted<R, F, Work>(
+        self: &Rc<Self>,
+        index: usize,
+        job: Work,
+    ) -> Result<R, ShardUnavailable>
+    where
+        R: Send + 'static,
+        F: Future<Output = R> + 'static,
+        Work: FnOnce(Rc<Shard>) -> F + Send + 'static,
+    {
+        if index == self.index {
+            return Ok(job(self.clone()).await);
+        }
+        let pending = self
+            .exchange
+            .call(index, Request::Job(boxed(job, true)))
+            .await
+            .cancel_on_drop();
+        unboxed(pending.await?)
+    }
+
+    /// Runs `job` where the metadata lives.
+    ///
+    /// # Errors
+    /// As [`Self::on_shard`].
+    pub async fn on_controller<R, F, Work>(
+        self: &Rc<Self>,
+        job: Work,
+    ) -> Result<R, ShardUnavailable>
+    where
+        R: Send + 'static,
+        F: Future<Output = R> + 'static,
+        Work: FnOnce(Rc<Shard>) -> F + Send + 'static,
+    {
+        self.on_shard(self.controller_shard, job).await
+    }
+
+    /// Stops the broker: it cannot go on. The reason is what the user is told.
+    pub fn fail(&self, reason: impl Into<String>) {
+        // Without a receiver the process is stopping already.
+        let _ = self.reports.send(runtime::Report::Failed(reason.into()));
+    }
+
+    /// A producer id that nobody ever had.
+    ///
+    /// # Errors
+    /// A text when the metadata log did not take the record that reserves a block of ids.
+    pub async fn next_producer_id(self: &Rc<Self>) -> Result<i64, String> {
+        const BLOCK: i32 = 1000;
+        loop {
+            if let Some(id) = self.producer_ids.borrow_mut().next() {
+                return Ok(id);
+            }
+            let block = self
+                .on_controller(|shard| async move {
+                    let metadata = shard.metadata();
+                    metadata
+                        .allocate_producer_ids(BLOCK)
+                        .await
+                        .map_err(|error| error.to_string())
+                })
+                .await
+                .map_err(|error| error.to_string())??;
+            *self.producer_ids.borrow_mut() = block;
+        }
+    }
+}
+
+fn boxed<R, F, Work>(job: Work, cancellable: bool) -> Job
+where
+    R: Send + 'static,
+    F: Future<Output = R> + 'static,
+    Work: FnOnce(Rc<Shard>) -> F + Send + 'static,
+{
+    let run = move |shard: Rc<Shard>| -> message::JobFuture {
+        Box::pin(async move { Box::new(job(shard).await) as Box<dyn Any + Send> })
+    };
+    Job {
+        run: Box::new(run),
+        cancellable,
+    }
+}
+
+fn unboxed<R: 'static>(reply: Reply) -> Result<R, ShardUnavailable> {
+    match reply {
+        Reply::Job(answer) => answer
+            .downcast()
+            .map(|answer| *answer)
+            .map_err(|_| ShardUnavailable),
+        Reply::Appended(_) => Err(ShardUnavailable),
+    }
+}

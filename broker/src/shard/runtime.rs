@@ -1,0 +1,325 @@
+//! The thread of a shard: its runtime, its start and its stop.
+//!
+//! Start: every shard opens its engine by itself; when all have, the controller's shard opens the metadata and publishes the first image; when
+//! every shard has applied it, connections are accepted. Stop: connections end, then the engine closes cleanly.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use compio::driver::{DriverType, ProactorBuilder};
+use compio::runtime::{Runtime, RuntimeBuilder};
+use futures_util::FutureExt;
+use futures_util::future::{AbortHandle, Abortable};
+use ringlog_engine::config::EngineConfig;
+use ringlog_engine::disk::direct::DirectDisk;
+use ringlog_engine::engine::Engine;
+use ringlog_engine::environment::{DirectEnvironment, Environment as _};
+
+use super::append::{AppendOrder, settle_all};
+use super::exchange::{Incoming, ReplyTo};
+use super::message::{Reply, Request};
+use super::settings::SettingsCache;
+use super::{Common, Environment, Exchange, LocalImage, Shard};
+use crate::connection::budget::Budget;
+use crate::connection::signal::Signal;
+use crate::connection::{self, accept_loop};
+use crate::controller::Image;
+use crate::fetch_session::FetchSessions;
+use crate::metadata::Metadata;
+use crate::quota::Quotas;
+
+/// How long connections may take to end when the broker stops.
+const CONNECTIONS_END_WITHIN: Duration = Duration::from_secs(5);
+
+/// Makes the runtime of a shard: io_uring with the flags that suit one thread, or polling where io_uring is blocked.
+///
+/// # Errors
+/// When neither can be had.
+pub fn build_runtime() -> io::Result<Runtime> {
+    let mut proactor = ProactorBuilder::new();
+    proactor
+        .single_issuer(true)
+        .defer_taskrun(true)
+        .coop_taskrun(true)
+        .taskrun_flag(true);
+    proactor.driver_type(DriverType::IoUring);
+    let built = RuntimeBuilder::new().with_proactor(proactor).build();
+    match built {
+        Ok(runtime) => Ok(runtime),
+        Err(error) => {
+            static SAID: std::sync::Once = std::sync::Once::new();
+            SAID.call_once(|| {
+                tracing::warn!(%error, "IO_URING IS NOT AVAILABLE: falling back to polling, which is several times slower. In a container, allow the system calls io_uring_setup, io_uring_enter and io_uring_register");
+            });
+            let mut proactor = ProactorBuilder::new();
+            proactor.driver_type(DriverType::Poll);
+            RuntimeBuilder::new().with_proactor(proactor).build()
+        }
+    }
+}
+
+/// Runs a task on this shard, supervised: a panic in it is logged and ends nothing else.
+pub fn spawn(name: &'static str, task: impl Future<Output = ()> + 'static) {
+    let supervised = async move {
+        if let Err(panic) = std::panic::AssertUnwindSafe(task).catch_unwind().await {
+            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+            let text = text
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_default();
+            tracing::error!(
+                task = name,
+                "a task panicked and has ended; this is a defect, please report it: {text}"
+            );
+        }
+    };
+    compio::runtime::spawn(supervised).detach();
+}
+
+/// What a shard's thread is given.
+pub struct ShardStart {
+    /// Its number.
+    pub index: usize,
+    /// What all shards share.
+    pub common: Arc<Common>,
+    /// Its engine's settings.
+    pub engine: EngineConfig,
+    /// Where the process learns how far the shard is.
+    pub reports: tokio::sync::mpsc::UnboundedSender<Report>,
+}
+
+/// How far a shard is.
+#[derive(Debug)]
+pub enum Report {
+    /// Its engine is open; whether anything showed that the last stop was not clean.
+    Opened {
+        /// Not clean.
+        unclean: bool,
+    },
+    /// Every shard has applied the first image (from the controller's shard).
+    Ready,
+    /// It cannot go on; the reason for the user.
+    Failed(String),
+    /// It has stopped cleanly.
+    Stopped,
+}
+
+/// Runs a shard until it is told to stop.
+pub fn run(start: ShardStart) {
+    let reports = start.reports.clone();
+    let index = start.index;
+    let runtime = match build_runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = reports.send(Report::Failed(format!(
+                "shard {index}: no asynchronous runtime: {error}"
+            )));
+            return;
+        }
+    };
+    let result = runtime.block_on(run_on_runtime(start));
+    let _ = reports.send(match result {
+        Ok(()) => Report::Stopped,
+        Err(reason) => Report::Failed(format!("shard {index}: {reason}")),
+    });
+}
+
+async fn run_on_runtime(start: ShardStart) -> Result<(), String> {
+    let ShardStart {
+        index,
+        common,
+        engine: engine_config,
+        reports,
+    } = start;
+    let environment = DirectEnvironment::new(DirectDisk::new());
+    let opened = Engine::open(environment.clone(), engine_config).await;
+    let (engine, recovered) = opened.map_err(|error| error.to_string())?;
+    let unclean = recovered.iter().any(|log| log.unclean);
+    let shard = Rc::new(new_shard(
+        index,
+        common,
+        environment,
+        engine,
+        reports.clone(),
+    ));
+    let _ = reports.send(Report::Opened { unclean });
+    let receive = shard.exchange.clone().receive({
+        let shard = shard.clone();
+        move |from, call, incoming| handle(&shard, from, call, incoming)
+    });
+    spawn("mailbox", receive);
+    shard.stop.wait().await;
+    shard.stop_connections().await;
+    shard
+        .engine
+        .shutdown_clean()
+        .await
+        .map_err(|error| error.to_string())
+}
+
+fn new_shard(
+    index: usize,
+    common: Arc<Common>,
+    environment: Environment,
+    engine: Engine<Environment>,
+    reports: Reports,
+) -> Shard {
+    let config = common.config.clone();
+    let metrics = common.metrics[index].clone();
+    let request_budget = Budget::new((config.request_memory_bytes / common.shards).max(1));
+    metrics.request_bytes_max.set(request_budget.limit() as u64);
+    Shard {
+        index,
+        shards: common.shards,
+        controller_shard: common.controller_shard,
+        engine,
+        environment,
+        exchange: Rc::new(Exchange::new(index, common.mailboxes.clone())),
+        metrics,
+        fetch_sessions: RefCell::new(FetchSessions::new(
+            config.fetch_sessions_max.div_ceil(common.shards),
+            index,
+            common.shards,
+        )),
+        request_budget,
+        quotas: Quotas::default(),
+        image: RefCell::new(Rc::new(LocalImage(Arc::new(Image::empty())))),
+        metadata: OnceCell::new(),
+        settings: SettingsCache::default(),
+        changes: RefCell::new(VecDeque::new()),
+        applying: Cell::new(false),
+        producer_ids: RefCell::new(0..0),
+        reports,
+        cancellable: RefCell::new(BTreeMap::new()),
+        connections: Cell::new(0),
+        stop: Signal::default(),
+        config,
+        common,
+    }
+}
+
+type Reports = tokio::sync::mpsc::UnboundedSender<Report>;
+
+/// Starts what another thread asks for. Never waits: that would hold up the mailbox.
+fn handle(shard: &Rc<Shard>, from: usize, call: Option<u32>, incoming: Incoming<Request>) {
+    let request = match incoming {
+        Incoming::Request(request) => request,
+        Incoming::Cancel => {
+            let handle = call.and_then(|call| shard.cancellable.borrow_mut().remove(&(from, call)));
+            if let Some(handle) = handle {
+                handle.abort();
+            }
+            return;
+        }
+    };
+    let reply = shard.exchange.reply_to(from, call);
+    match request {
+        Request::Append(order) => append(shard, order, reply),
+        Request::Job(job) => {
+            let work = (job.run)(shard.clone());
+            match call.filter(|_| job.cancellable) {
+                Some(call) => spawn_cancellable(shard, (from, call), work, reply),
+                None => spawn("job", async move { reply.answer(Reply::Job(work.await)) }),
+            }
+        }
+        Request::Apply { image, delta } => shard.enqueue_change(image, delta, reply),
+        Request::Connection(accepted) => {
+            spawn("connection", connection::serve(shard.clone(), accepted))
+        }
+        Request::Snapshot(done) => {
+            shard.snapshot();
+            // The asker may have given up waiting.
+            let _ = done.send(());
+        }
+        Request::OpenMetadata => {
+            let shard = shard.clone();
+            spawn("open metadata", async move {
+                let _ = shard.reports.send(match open_metadata(&shard).await {
+                    Ok(()) => Report::Ready,
+                    Err(reason) => Report::Failed(reason),
+                });
+            });
+        }
+        Request::Listen { listener, name } => listen(shard, listener, name),
+        Request::Stop => shard.stop.raise(),
+    }
+}
+
+fn listen(shard: &Rc<Shard>, listener: TcpListener, name: Arc<str>) {
+    spawn("listener", accept_loop(shard.clone(), listener, name));
+}
+
+/// Fixes the order of appends here and now, by polling once, and waits for the medium in a task.
+fn append(shard: &Rc<Shard>, order: AppendOrder, reply: ReplyTo<Request, Reply>) {
+    let shard = shard.clone();
+    let mut work = Box::pin(async move {
+        let started = shard.start_append(order).await;
+        reply.answer(Reply::Appended(settle_all(started).await));
+    });
+    if work
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+        .is_pending()
+    {
+        spawn("append", work);
+    }
+}
+
+fn spawn_cancellable(
+    shard: &Rc<Shard>,
+    key: (usize, u32),
+    work: super::message::JobFuture,
+    reply: ReplyTo<Request, Reply>,
+) {
+    let (handle, registration) = AbortHandle::new_pair();
+    shard.cancellable.borrow_mut().insert(key, handle);
+    let shard = shard.clone();
+    spawn("job", async move {
+        let result = Abortable::new(work, registration).await;
+        shard.cancellable.borrow_mut().remove(&key);
+        if let Ok(answer) = result {
+            reply.answer(Reply::Job(answer));
+        }
+    });
+}
+
+async fn open_metadata(shard: &Rc<Shard>) -> Result<(), String> {
+    let opened = Metadata::open(shard).await;
+    let (metadata, image) =
+        opened.map_err(|error| format!("the cluster metadata cannot be opened: {error}"))?;
+    shard.set_metadata(metadata);
+    shard.publish_first(image).await;
+    Ok(())
+}
+
+impl Shard {
+    /// Waits until the connections have ended, for a bounded time.
+    async fn stop_connections(self: &Rc<Self>) {
+        let deadline = std::time::Instant::now() + CONNECTIONS_END_WITHIN;
+        while self.connections.get() > 0 && std::time::Instant::now() < deadline {
+            self.environment.sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Copies gauges into the counters that other threads read.
+    fn snapshot(&self) {
+        let logs = self.engine.logs();
+        self.metrics.logs.set(logs.len() as u64);
+        self.metrics
+            .log_bytes
+            .set(logs.iter().map(|log| log.size_bytes()).sum());
+        self.metrics
+            .request_bytes
+            .set(self.request_budget.held() as u64);
+        self.metrics
+            .fetch_sessions
+            .set(self.fetch_sessions.borrow().len() as u64);
+        self.metrics.mailbox_waits.set(self.exchange.held_up());
+    }
+}
