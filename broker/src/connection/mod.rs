@@ -1,0 +1,228 @@
+//! One client's connection, on the shard that serves it: frames in, requests in order, responses out in the same order.
+//!
+//! Three loops in one task share a [`Pipe`]: [`reader`] cuts frames and stops when enough is in work, [`dispatch`] starts requests one after the
+//! other, the next one as soon as the order of the last is fixed, and [`writer`] sends responses, gathered. A client that does not
+//! read stops its own requests from being read: every queue between the loops has a limit, in requests and in bytes. When the socket fails all three end.
+
+pub mod budget;
+mod dispatch;
+mod listen;
+mod reader;
+pub mod signal;
+mod writer;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use compio::net::TcpStream;
+use futures_util::future::LocalBoxFuture;
+use futures_util::{FutureExt, select_biased};
+
+use crate::authorizer::Principal;
+use crate::shard::Shard;
+use crate::shard::message::Accepted;
+use budget::Permit;
+pub use listen::accept_loop;
+use signal::{Changed, Signal};
+
+/// What handlers may know of the connection a request came through.
+pub struct ConnectionContext {
+    /// Its number, unique in the process.
+    pub id: u64,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// Our address as the client sees it.
+    pub local: SocketAddr,
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// Who the client is.
+    pub principal: RefCell<Principal>,
+    /// Raised when the client has closed its side, or the broker stops: do not wait any longer.
+    pub closed: Signal,
+}
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+enum Closing {
+    /// The client broke the protocol; the text says how.
+    #[error("{0}")]
+    Protocol(String),
+    /// The socket failed.
+    #[error("socket: {0}")]
+    Socket(#[from] std::io::Error),
+    /// Nothing happened for too long.
+    #[error("idle for longer than connections.max.idle.ms")]
+    Idle,
+    /// A request without acknowledgement failed, and closing is the only way to say so.
+    #[error("a produce request with acks=0 was refused: {0}")]
+    Unacknowledged(String),
+    /// The broker stops.
+    #[error("the broker stops")]
+    Stopping,
+}
+
+/// A frame that arrived and is not yet started.
+struct Frame {
+    content: Bytes,
+    permit: Permit,
+}
+
+/// A response to come: `None` when the request gets none.
+type ResponseFuture = LocalBoxFuture<'static, Result<Option<Vec<Bytes>>, Closing>>;
+
+/// A request in work, or its finished response.
+enum Answer {
+    Ready(Vec<Bytes>),
+    Coming(ResponseFuture),
+}
+
+struct Slot {
+    answer: Answer,
+    _permit: Permit,
+}
+
+/// What the loops of a connection share.
+struct Pipe {
+    shard: Rc<Shard>,
+    context: Rc<ConnectionContext>,
+    stream: TcpStream,
+    inbox: RefCell<VecDeque<Frame>>,
+    slots: RefCell<VecDeque<Slot>>,
+    /// Slots not yet answered, including those the writer holds.
+    unanswered: Cell<usize>,
+    /// Bytes of finished responses not yet handed to the kernel.
+    unsent_bytes: Cell<usize>,
+    read_ended: Cell<bool>,
+    dispatch_ended: Cell<bool>,
+    last_activity: Cell<Instant>,
+    changed: Changed,
+}
+
+impl Pipe {
+    fn in_work(&self) -> usize {
+        self.inbox.borrow().len() + self.unanswered.get()
+    }
+
+    fn touch(&self) {
+        self.last_activity.set(Instant::now());
+    }
+
+    /// Ends the connection when nothing moved for too long.
+    async fn watch_idle(&self) -> Result<(), Closing> {
+        let Some(limit) = self.shard.config.idle_timeout else {
+            return std::future::pending().await;
+        };
+        loop {
+            let idle = self.last_activity.get().elapsed();
+            if idle >= limit && self.in_work() == 0 {
+                return Err(Closing::Idle);
+            }
+            // A response that nobody reads is no activity: the same limit holds once more.
+            if idle >= limit.saturating_mul(2) {
+                return Err(Closing::Idle);
+            }
+            let next = if idle < limit {
+                limit - idle
+            } else {
+                limit.saturating_mul(2) - idle
+            };
+            compio::time::sleep(next.max(Duration::from_millis(10))).await;
+        }
+    }
+}
+
+/// Counts a connection for as long as it lives.
+struct Counted(Rc<Shard>);
+
+impl Counted {
+    fn new(shard: Rc<Shard>) -> Self {
+        shard.connections.set(shard.connections.get() + 1);
+        shard.metrics.connections_opened.add(1);
+        shard
+            .metrics
+            .connections
+            .set(shard.connections.get() as u64);
+        Self(shard)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let shard = &self.0;
+        shard.connections.set(shard.connections.get() - 1);
+        shard
+            .metrics
+            .connections
+            .set(shard.connections.get() as u64);
+        shard.metrics.assigned.subtract_shared(1);
+    }
+}
+
+/// Serves a client until the connection ends.
+pub async fn serve(shard: Rc<Shard>, accepted: Accepted) {
+    let _counted = Counted::new(shard.clone());
+    let peer = accepted.peer;
+    let pipe = match open(&shard, accepted) {
+        Ok(pipe) => pipe,
+        Err(error) => {
+            tracing::debug!(%peer, %error, "a connection failed before its first request");
+            return;
+        }
+    };
+    let work = async {
+        let (read, dispatched, written) =
+            (reader::run(&pipe), dispatch::run(&pipe), writer::run(&pipe));
+        futures_util::try_join!(read, dispatched, written).map(|_| ())
+    };
+    let ending = select_biased! {
+        result = work.fuse() => result,
+        result = pipe.watch_idle().fuse() => result,
+        () = shard.stop.wait().fuse() => Err(Closing::Stopping),
+    };
+    pipe.context.closed.raise();
+    shard
+        .fetch_sessions
+        .borrow_mut()
+        .close_connection(pipe.context.id);
+    match ending {
+        Ok(()) | Err(Closing::Stopping | Closing::Idle) => {}
+        Err(Closing::Socket(error)) => tracing::debug!(%peer, %error, "the connection broke"),
+        Err(reason @ (Closing::Protocol(_) | Closing::Unacknowledged(_))) => {
+            shard.metrics.connections_refused.add(1);
+            tracing::warn!(%peer, %reason, "closed a connection");
+        }
+    }
+}
+
+fn open(shard: &Rc<Shard>, accepted: Accepted) -> std::io::Result<Pipe> {
+    let stream = accepted.stream;
+    stream.set_nodelay(true)?;
+    let local = stream.local_addr()?;
+    listen::set_buffer_sizes(&stream, &shard.config);
+    let context = ConnectionContext {
+        id: accepted.id,
+        peer: accepted.peer,
+        local,
+        listener: accepted.listener,
+        principal: RefCell::new(Principal::anonymous()),
+        closed: Signal::default(),
+    };
+    Ok(Pipe {
+        shard: shard.clone(),
+        context: Rc::new(context),
+        stream: TcpStream::from_std(stream)?,
+        inbox: RefCell::new(VecDeque::new()),
+        slots: RefCell::new(VecDeque::new()),
+        unanswered: Cell::new(0),
+        unsent_bytes: Cell::new(0),
+        read_ended: Cell::new(false),
+        dispatch_ended: Cell::new(false),
+        last_activity: Cell::new(Instant::now()),
+        changed: Changed::default(),
+    })
+}
