@@ -1,0 +1,150 @@
+//! ListOffsets (versions 1 to 11): the offset at a timestamp, or at one of the protocol's named places.
+//!
+//! -1 latest, -2 earliest, -3 the record with the largest timestamp (v7), -4 earliest local (v8), -5 latest tiered (v9), -6 earliest not yet
+//! uploaded (v11). All data is local: -4 is the earliest and there is nothing tiered.
+
+use std::rc::Rc;
+
+use ringlog_engine::log::TimestampOffset;
+use ringlog_net::messages::list_offsets::{
+    ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
+    ListOffsetsTopicResponse,
+};
+use ringlog_net::{ErrorCode, Uuid};
+
+use super::RequestContext;
+use super::partition::topic_of;
+use crate::authorizer::{Operation, ResourceType};
+use crate::shard::read::{check_epoch, code_of_read_error};
+use crate::shard::{Log, Shard};
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
+
+/// Answers for each partition.
+pub async fn handle(context: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let image = context.shard.local_image();
+    let mut response = ListOffsetsResponse::default();
+    let mut items = Vec::new();
+    for (topic_at, asked) in request.topics.into_iter().enumerate() {
+        let topic = topic_of(&image, &asked.name, Uuid::ZERO).and_then(|topic| {
+            let allowed = context.authorize(Operation::Describe, ResourceType::Topic, &topic.name);
+            allowed
+                .then_some(topic)
+                .ok_or(ErrorCode::TOPIC_AUTHORIZATION_FAILED)
+        });
+        let mut partitions = Vec::with_capacity(asked.partitions.len());
+        for (at, partition) in asked.partitions.into_iter().enumerate() {
+            let located = topic.and_then(|topic| {
+                check_special(context.version, partition.timestamp)?;
+                context
+                    .shard
+                    .locate(topic, partition.partition_index)
+                    .map_err(|unlocated| unlocated.error)
+            });
+            let mut answer = refused(partition.partition_index, ErrorCode::KAFKA_STORAGE_ERROR);
+            match located {
+                Ok(located) => {
+                    items.push((located.shard, (topic_at, at), (located.topic_id, partition)))
+                }
+                Err(error) => answer.error_code = error,
+            }
+            partitions.push(answer);
+        }
+        response.topics.push(ListOffsetsTopicResponse {
+            name: asked.name,
+            partitions,
+        });
+    }
+    for ((topic, at), answer) in context.shard.on_owners(items, look_up_all).await {
+        response.topics[topic].partitions[at] = answer;
+    }
+    response
+}
+
+/// Named places exist from some version on; before it the number means nothing.
+fn check_special(version: i16, timestamp: i64) -> Result<(), ErrorCode> {
+    let since = match timestamp {
+        MAX_TIMESTAMP => 7,
+        EARLIEST_LOCAL => 8,
+        LATEST_TIERED => 9,
+        EARLIEST_PENDING_UPLOAD => 11,
+        other if other < EARLIEST_PENDING_UPLOAD => return Err(ErrorCode::UNSUPPORTED_VERSION),
+        _ => 1,
+    };
+    (version >= since)
+        .then_some(())
+        .ok_or(ErrorCode::UNSUPPORTED_VERSION)
+}
+
+async fn look_up_all(
+    shard: Rc<Shard>,
+    items: Vec<(Uuid, ListOffsetsPartition)>,
+) -> Vec<ListOffsetsPartitionResponse> {
+    let mut answers = Vec::with_capacity(items.len());
+    for (topic_id, asked) in items {
+        let index = asked.partition_index;
+        let found = match shard.log(topic_id, index) {
+            Some(log) => look_up(&log, &asked).await,
+            None => Err(ErrorCode::KAFKA_STORAGE_ERROR),
+        };
+        answers.push(match found {
+            Ok(found) => ListOffsetsPartitionResponse {
+                partition_index: index,
+                error_code: ErrorCode::NONE,
+                timestamp: found.timestamp,
+                offset: found.offset,
+                leader_epoch: found.leader_epoch,
+            },
+            Err(error) => refused(index, error),
+        });
+    }
+    answers
+}
+
+async fn look_up(log: &Log, asked: &ListOffsetsPartition) -> Result<TimestampOffset, ErrorCode> {
+    check_epoch(log, asked.current_leader_epoch)?;
+    let place = |offset, leader_epoch| {
+        Ok(TimestampOffset {
+            timestamp: -1,
+            offset,
+            leader_epoch,
+        })
+    };
+    let nowhere = TimestampOffset {
+        timestamp: -1,
+        offset: -1,
+        leader_epoch: -1,
+    };
+    match asked.timestamp {
+        LATEST => place(log.high_watermark(), log.leader_epoch()),
+        EARLIEST | EARLIEST_LOCAL => {
+            let start = log.log_start_offset();
+            place(start, log.epoch_for_offset(start).unwrap_or(-1))
+        }
+        // Nothing is uploaded anywhere: what waits for upload starts at the log's start only where tiering is on.
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Ok(nowhere),
+        MAX_TIMESTAMP => Ok(log
+            .max_timestamp_offset()
+            .await
+            .map_err(|error| code_of_read_error(&error))?
+            .unwrap_or(nowhere)),
+        timestamp => Ok(log
+            .offset_for_timestamp(timestamp)
+            .await
+            .map_err(|error| code_of_read_error(&error))?
+            .unwrap_or(nowhere)),
+    }
+}
+
+fn refused(partition_index: i32, error_code: ErrorCode) -> ListOffsetsPartitionResponse {
+    ListOffsetsPartitionResponse {
+        partition_index,
+        error_code,
+        ..Default::default()
+    }
+}

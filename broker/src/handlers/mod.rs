@@ -1,0 +1,91 @@
+//! Requests by API: one file each, and the one list of what is served.
+//!
+//! A handler takes the decoded request and answers with a response; errors are codes in it. It may use everything in the broker, but partitions
+//! only through their shard and metadata only through the controller's. It never touches the socket.
+
+pub mod alter_configs;
+pub mod api_versions;
+pub mod create_partitions;
+pub mod create_topics;
+pub mod delete_records;
+pub mod delete_topics;
+pub mod describe_cluster;
+pub mod describe_configs;
+pub mod describe_log_dirs;
+pub mod describe_producers;
+pub mod describe_topic_partitions;
+pub mod fetch;
+pub mod incremental_alter_configs;
+pub mod init_producer_id;
+pub mod list_config_resources;
+pub mod list_offsets;
+pub mod metadata;
+pub mod offset_for_leader_epoch;
+pub mod partition;
+pub mod produce;
+
+use std::rc::Rc;
+
+use ringlog_net::api::Served;
+use ringlog_net::request::{Request, Response};
+use ringlog_net::{ApiKey, Str};
+
+use crate::connection::ConnectionContext;
+use crate::shard::Shard;
+
+/// What a handler may know of its request besides the body.
+#[derive(Clone)]
+pub struct RequestContext {
+    /// The shard that serves the connection.
+    pub shard: Rc<Shard>,
+    /// The connection.
+    pub connection: Rc<ConnectionContext>,
+    /// The API asked for.
+    pub api_key: ApiKey,
+    /// Its version.
+    pub version: i16,
+    /// What the client calls itself.
+    pub client_id: Option<Str>,
+}
+
+/// Declares the APIs that are served, and the `match` that finds their handlers.
+macro_rules! serve {
+    ($($api:ident => $handler:ident),* $(,)?) => {
+        /// What this broker serves; ApiVersions tells exactly this.
+        pub const SERVED: Served = Served::new(&[ApiKey::Produce, $(ApiKey::$api),*]);
+
+        /// Answers a request of any served API but Produce, which the connection starts by itself to pipeline it.
+        pub async fn handle(context: &RequestContext, request: Request) -> Response {
+            match request {
+                $(Request::$api(request) => Response::$api(Box::new($handler::handle(context, *request).await)),)*
+                Request::Produce(request) => {
+                    let in_flight = produce::begin(context, *request).await;
+                    Response::Produce(Box::new(in_flight.finish().await))
+                }
+                // The connection checks `SERVED` before it decodes a request.
+                other => unreachable!("{} is not served", other.api_key()),
+            }
+        }
+    };
+}
+
+serve! {
+    Fetch => fetch,
+    ListOffsets => list_offsets,
+    Metadata => metadata,
+    ApiVersions => api_versions,
+    CreateTopics => create_topics,
+    DeleteTopics => delete_topics,
+    DeleteRecords => delete_records,
+    InitProducerId => init_producer_id,
+    OffsetForLeaderEpoch => offset_for_leader_epoch,
+    DescribeConfigs => describe_configs,
+    AlterConfigs => alter_configs,
+    DescribeLogDirs => describe_log_dirs,
+    CreatePartitions => create_partitions,
+    IncrementalAlterConfigs => incremental_alter_configs,
+    DescribeCluster => describe_cluster,
+    DescribeProducers => describe_producers,
+    ListConfigResources => list_config_resources,
+    DescribeTopicPartitions => describe_topic_partitions,
+}
