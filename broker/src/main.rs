@@ -1,2 +1,55 @@
-//! The `ringlog` binary.
-fn main() {}
+//! The `ringlog` binary: a Kafka-compatible broker. See `ARCHITECTURE.md` for the map.
+
+mod authorizer;
+mod cli;
+mod config;
+mod connection;
+mod controller;
+mod directories;
+mod fetch_session;
+mod handlers;
+mod http;
+mod metadata;
+mod metrics;
+mod process;
+mod quota;
+mod shard;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, Command, LogFormat};
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Config => {
+            print!("{}", config::reference::markdown());
+            ExitCode::SUCCESS
+        }
+        Command::Start(start) => {
+            start_logging(start.log_format);
+            match process::configure(&start).and_then(process::run) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(reason) => {
+                    tracing::error!("{reason}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}
+
+/// Log lines go to standard error; `RINGLOG_LOG` filters them, by default `info`.
+fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("RINGLOG_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}

@@ -1,0 +1,80 @@
+//! HTTP on the control thread: `/metrics`, `/health/live`, `/health/ready`.
+//!
+//! It reads counters that shards have written; a scrape asks each shard once to bring its gauges up to date, and never waits for one that does not answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::metrics::ShardMetrics;
+use crate::shard::Common;
+use crate::shard::exchange::{Content, Envelope};
+use crate::shard::message::Request;
+
+/// How long a scrape waits for shards to update their gauges.
+const SNAPSHOT_WITHIN: Duration = Duration::from_millis(500);
+
+/// What the pages read.
+#[derive(Clone)]
+pub struct Pages {
+    /// What the shards share.
+    pub common: Arc<Common>,
+    /// Whether requests are answered.
+    pub ready: Arc<AtomicBool>,
+}
+
+/// Serves until the listener is dropped with its task.
+///
+/// # Errors
+/// When the socket cannot be listened on any longer.
+pub async fn serve(listener: tokio::net::TcpListener, pages: Pages) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/health/live", get(|| async { "live\n" }))
+        .route("/health/ready", get(ready))
+        .with_state(pages);
+    axum::serve(listener, router).await
+}
+
+async fn ready(State(pages): State<Pages>) -> Response {
+    match pages.ready.load(Ordering::Acquire) {
+        true => "ready\n".into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n").into_response(),
+    }
+}
+
+async fn metrics(State(pages): State<Pages>) -> Response {
+    let mut answers = Vec::new();
+    for mailbox in pages.common.mailboxes.iter() {
+        let (done, answer) = tokio::sync::oneshot::channel();
+        let content = Content::Request {
+            call: None,
+            request: Request::Snapshot(done),
+        };
+        // A full mailbox means old gauges this time.
+        if mailbox.push(Envelope { from: 0, content }).is_ok() {
+            answers.push(answer);
+        }
+    }
+    let all = async {
+        for answer in answers {
+            let _ = answer.await;
+        }
+    };
+    let _ = tokio::time::timeout(SNAPSHOT_WITHIN, all).await;
+    let text = ShardMetrics::render(&pages.common.metrics);
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response()
+}
