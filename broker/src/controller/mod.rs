@@ -12,7 +12,7 @@ pub mod image;
 pub mod names;
 mod placement;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod topics;
 
 use std::sync::Arc;

@@ -238,6 +238,10 @@ impl<L: MetadataLog, P: Publisher> Keeper<L, P> {
                 Some(batch) => self.log.append(batch.clone()).await,
                 None => Ok(()),
             };
+            if self.failure.borrow().is_some() {
+                // The other half of the pipeline found the log lost meanwhile.
+                return proposal.finish(Err(self.stopped()));
+            }
             match appended {
                 Ok(()) => {
                     self.queues.borrow_mut().appended.push_back(proposal);

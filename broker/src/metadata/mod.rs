@@ -9,6 +9,8 @@ pub mod keeper;
 pub mod log;
 mod open;
 pub mod replay;
+#[cfg(test)]
+mod tests;
 
 pub use self::keeper::{ProposeError, Publisher};
 pub use self::open::{Metadata, decide};
