@@ -1,0 +1,10 @@
+//! The real binary, spoken to in raw protocol: what clients are promised on the wire, and what no input may do to the broker.
+//!
+//! Each test starts a broker of its own on free ports in a directory of its own.
+
+mod durability;
+mod fetch;
+mod hostile;
+mod pressure;
+mod produce;
+mod support;
