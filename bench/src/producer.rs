@@ -53,8 +53,6 @@ pub struct ProducerCounts {
     pub window_batches: u64,
     /// Records refused, by Kafka's error.
     pub errors: BTreeMap<String, u64>,
-    /// Records whose connection broke before they were answered.
-    pub unanswered: u64,
 }
 
 /// A batch on its way.
@@ -713,16 +711,6 @@ impl ProducerLoad {
         self.links[link].dead = true;
         // The socket may be beyond removing; closing it removes it as well.
         let _ = poller.remove(self.links[link].connection.socket());
-        for index in self.links[link].lanes.clone() {
-            let lane = &mut self.lanes[index as usize];
-            let lost: u64 = lane
-                .in_flight
-                .drain(..)
-                .chain(lane.sealed.drain(..))
-                .map(|sent| sent.count)
-                .sum();
-            self.counts.unanswered += lost + lane.intended.len() as u64;
-        }
     }
 
     /// Whether everything offered has its answer.

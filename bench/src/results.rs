@@ -172,15 +172,17 @@ fn latency_line(out: &mut String, what: &str, summary: &Summary) -> fmt::Result 
 fn usage_line(out: &mut String, who: &str, usage: &Usage) -> fmt::Result {
     write!(
         out,
-        "  {who:<22} {:.3} cores (user {:.2} s, system {:.2} s)  RSS {:.1} MB, at most {:.1} MB  switches {} + {}",
+        "  {who:<22} {:.3} cores (user {:.2} s, system {:.2} s)  RSS {:.1} MB, at most {:.1} MB",
         usage.cores(),
         usage.user_s,
         usage.system_s,
         usage.rss_bytes as f64 / 1e6,
-        usage.rss_max_bytes as f64 / 1e6,
-        usage.voluntary_switches,
-        usage.involuntary_switches
+        usage.rss_max_bytes as f64 / 1e6
     )?;
+    if let (Some(waited), Some(preempted)) = (usage.voluntary_switches, usage.involuntary_switches)
+    {
+        write!(out, "  {waited} waits, {preempted} preemptions")?;
+    }
     match usage.write_bytes {
         Some(bytes) => writeln!(out, "  wrote {:.1} MB", bytes as f64 / 1e6),
         None => writeln!(out),

@@ -123,7 +123,8 @@ fn topic_names(workload: &Workload, run_id: u32) -> Vec<String> {
     }
 }
 
-/// Asks again while the broker gives an error that passes: a topic that was just created may not have its leaders everywhere.
+/// Asks again while the broker gives an error that passes: a topic that was just created may not have its leaders everywhere, and a
+/// broker that just started may not hand out producer ids yet.
 fn patiently<T>(mut ask: impl FnMut() -> Result<T, AdminError>) -> Result<T, AdminError> {
     let begun = std::time::Instant::now();
     loop {
@@ -230,7 +231,7 @@ impl Stage<'_> {
         let mut identities = Vec::new();
         if config.idempotence {
             for _ in 0..config.connections {
-                identities.push(self.admin.producer_id()?);
+                identities.push(patiently(|| self.admin.producer_id())?);
             }
         }
         let setup = ProducerSetup {
@@ -449,7 +450,9 @@ fn gather(outcome: &mut Outcome, drive: Drive) {
             batches: counts.window_batches,
             records_offered: counts.offered,
             records_acknowledged: counts.acknowledged,
-            records_unanswered: counts.unanswered,
+            records_unanswered: counts
+                .offered
+                .saturating_sub(counts.acknowledged + counts.errors.values().sum::<u64>()),
             records_never_offered: drive.never_offered,
             errors: counts.errors,
             latency: load.latencies.summary(),

@@ -27,8 +27,8 @@ struct Process {
     write_bytes: Option<u64>,
     read_calls: Option<u64>,
     write_calls: Option<u64>,
-    voluntary: u64,
-    involuntary: u64,
+    voluntary: Option<u64>,
+    involuntary: Option<u64>,
     threads: u64,
 }
 
@@ -66,9 +66,9 @@ pub struct Usage {
     /// Write system calls; what goes through io_uring does not count here.
     pub write_calls: Option<u64>,
     /// Context switches because a thread waited.
-    pub voluntary_switches: u64,
+    pub voluntary_switches: Option<u64>,
     /// Context switches because a thread was preempted.
-    pub involuntary_switches: u64,
+    pub involuntary_switches: Option<u64>,
     /// Threads at the end.
     pub threads: u64,
 }
@@ -212,11 +212,13 @@ impl Process {
                 .flatten()
             {
                 let status = keyed(&format!("{}/status", task.path().display()));
-                sum.voluntary += status.get("voluntary_ctxt_switches").copied().unwrap_or(0);
-                sum.involuntary += status
-                    .get("nonvoluntary_ctxt_switches")
-                    .copied()
-                    .unwrap_or(0);
+                let add = |total: &mut Option<u64>, key: &str| {
+                    if let Some(value) = status.get(key) {
+                        *total = Some(total.unwrap_or(0) + value);
+                    }
+                };
+                add(&mut sum.voluntary, "voluntary_ctxt_switches");
+                add(&mut sum.involuntary, "nonvoluntary_ctxt_switches");
             }
         }
         sum
@@ -235,8 +237,8 @@ impl Process {
             write_bytes: difference(self.write_bytes, end.write_bytes),
             read_calls: difference(self.read_calls, end.read_calls),
             write_calls: difference(self.write_calls, end.write_calls),
-            voluntary_switches: end.voluntary.saturating_sub(self.voluntary),
-            involuntary_switches: end.involuntary.saturating_sub(self.involuntary),
+            voluntary_switches: difference(self.voluntary, end.voluntary),
+            involuntary_switches: difference(self.involuntary, end.involuntary),
             threads: end.threads,
         }
     }

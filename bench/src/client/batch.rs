@@ -57,7 +57,7 @@ impl Stamp {
 }
 
 fn value_checksum(value: &[u8]) -> u32 {
-    // The two halves are chained by summing the second one's checksum into the first's input order: position matters in both.
+    // The rotation keeps equal halves from cancelling out.
     crc32c(&value[..20]).rotate_left(1) ^ crc32c(&value[STAMP_BYTES..])
 }
 

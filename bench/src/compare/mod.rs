@@ -125,8 +125,11 @@ pub fn compare(
     std::fs::create_dir_all(&work).map_err(folder_error)?;
     let root = options.root.canonicalize().map_err(folder_error)?;
     let work = work.canonicalize().map_err(folder_error)?;
-    let mut peers: Vec<Peer> = options
-        .peers
+    let mut specs = options.peers.clone();
+    for spec in &mut specs {
+        spec.warmup_s = options.warmup_s.unwrap_or(spec.warmup_s);
+    }
+    let mut peers: Vec<Peer> = specs
         .iter()
         .zip(0u16..)
         .map(|(spec, index)| {
@@ -141,7 +144,7 @@ pub fn compare(
         .collect();
     let mut found = Comparison {
         plan: options.plan.clone(),
-        peers: options.peers.clone(),
+        peers: specs.clone(),
         rounds: options.rounds,
         environment: Environment::find(None),
         client: crate::results::CLIENT.to_string(),
@@ -185,7 +188,7 @@ fn steps(
     }
     for peer in peers.iter_mut() {
         peer.start()?;
-        let seconds = options.warmup_s.unwrap_or(peer.spec.warmup_s);
+        let seconds = peer.spec.warmup_s;
         eprintln!("{}: warming up for {seconds} s", peer.spec.name);
         if let Err(error) = warm_up(peer, &options.plan, seconds) {
             found

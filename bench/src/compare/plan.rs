@@ -120,8 +120,8 @@ impl Metric {
                 broker.and_then(|usage| Some(usage.write_bytes? as f64 / produced as f64))
             }
             Metric::SwitchesPerRequest => {
-                let switches =
-                    broker.map(|usage| usage.voluntary_switches + usage.involuntary_switches)?;
+                let usage = broker?;
+                let switches = usage.voluntary_switches? + usage.involuntary_switches?;
                 (requests > 0).then(|| switches as f64 / requests as f64)
             }
             Metric::GeneratorSPerMillion => outcome.generator_s_per_million(),
