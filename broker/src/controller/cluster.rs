@@ -154,9 +154,4 @@ impl Controller {
             response: first..next,
         })
     }
-
-    /// A record that says nothing: proves that the log can be written to.
-    pub fn no_op(&self) -> Vec<MetadataRecord> {
-        vec![MetadataRecord::NoOp(NoOpRecord {})]
-    }
 }

@@ -29,6 +29,13 @@ const TOPIC_IDS_FROM: i16 = 12;
 const LISTENER_NOT_FOUND_FROM: i16 = 6;
 /// How long the making of a topic is waited for, in ms.
 const CREATION_TIMEOUT_MS: i32 = 30_000;
+/// Why a topic could not be made that asking again will not change.
+const FINAL: &[ErrorCode] = &[
+    ErrorCode::INVALID_TOPIC_EXCEPTION,
+    ErrorCode::INVALID_REPLICATION_FACTOR,
+    ErrorCode::POLICY_VIOLATION,
+    ErrorCode::TOPIC_AUTHORIZATION_FAILED,
+];
 /// What can be done to a topic (KIP-430).
 const TOPIC_OPERATIONS: &[Operation] = &[
     Operation::Read,
@@ -219,12 +226,7 @@ impl View<'_> {
         let error_code = match created.get(&name) {
             _ if names::check(&name).is_err() => ErrorCode::INVALID_TOPIC_EXCEPTION,
             None => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-            Some(
-                &(code @ (ErrorCode::INVALID_TOPIC_EXCEPTION
-                | ErrorCode::INVALID_REPLICATION_FACTOR
-                | ErrorCode::POLICY_VIOLATION
-                | ErrorCode::TOPIC_AUTHORIZATION_FAILED)),
-            ) => code,
+            Some(&code) if FINAL.contains(&code) => code,
             // Gone again, or not there yet: the client asks again.
             Some(_) => ErrorCode::LEADER_NOT_AVAILABLE,
         };

@@ -84,7 +84,7 @@ struct Proposal {
     batch: Option<Bytes>,
     /// The image once it is applied.
     after: Arc<Image>,
-    done: oneshot::Sender<Result<i64, ProposeError>>,
+    done: oneshot::Sender<Result<(), ProposeError>>,
 }
 
 impl Proposal {
@@ -92,7 +92,7 @@ impl Proposal {
         self.base_offset + self.records.len() as i64
     }
 
-    fn finish(self, outcome: Result<i64, ProposeError>) {
+    fn finish(self, outcome: Result<(), ProposeError>) {
         // The requester may have gone; what was decided stands all the same.
         let _ = self.done.send(outcome);
     }
@@ -154,7 +154,7 @@ impl<L: MetadataLog, P: Publisher> Keeper<L, P> {
     /// Decides, and answers once the decision is committed and every shard has followed it.
     ///
     /// # Errors
-    /// See [`ProposeError`]. Only after [`ProposeError::Stopped`] may the change have been made.
+    /// See [`ProposeError`]; [`ProposeError::Invalid`] when the records contradict the metadata. Only after [`ProposeError::Stopped`] may the change have been made.
     pub async fn submit<R>(
         &self,
         decide: impl FnOnce(&mut Controller) -> Decision<R>,
@@ -162,18 +162,6 @@ impl<L: MetadataLog, P: Publisher> Keeper<L, P> {
         let (response, done) = self.decide(decide)?;
         done.await.unwrap_or_else(|_| Err(self.stopped()))?;
         Ok(response)
-    }
-
-    /// Writes records that were decided upon elsewhere; the offset of the last one.
-    ///
-    /// # Errors
-    /// As [`Self::submit`], and [`ProposeError::Invalid`] when they contradict the metadata.
-    pub async fn propose(&self, records: Vec<MetadataRecord>) -> Result<i64, ProposeError> {
-        let (_, done) = self.decide(|_| Decision {
-            records,
-            response: (),
-        })?;
-        done.await.unwrap_or_else(|_| Err(self.stopped()))
     }
 
     fn stopped(&self) -> ProposeError {
@@ -188,7 +176,7 @@ impl<L: MetadataLog, P: Publisher> Keeper<L, P> {
     fn decide<R>(
         &self,
         decide: impl FnOnce(&mut Controller) -> Decision<R>,
-    ) -> Result<(R, oneshot::Receiver<Result<i64, ProposeError>>), ProposeError> {
+    ) -> Result<(R, oneshot::Receiver<Result<(), ProposeError>>), ProposeError> {
         if self.failure.borrow().is_some() {
             return Err(self.stopped());
         }
@@ -321,8 +309,7 @@ impl<L: MetadataLog, P: Publisher> Keeper<L, P> {
             }
             for proposal in committed {
                 self.pending.set(self.pending.get() - 1);
-                let last_offset = proposal.next_offset() - 1;
-                proposal.finish(Ok(last_offset));
+                proposal.finish(Ok(()));
             }
         }
     }

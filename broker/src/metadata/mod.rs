@@ -12,6 +12,4 @@ pub mod replay;
 #[cfg(test)]
 mod tests;
 
-pub use self::keeper::{ProposeError, Publisher};
 pub use self::open::{Metadata, decide};
-pub use self::replay::MetadataError;

@@ -11,7 +11,8 @@ use futures_util::future::{join, join_all};
 use ringlog_engine::batch::batches;
 use ringlog_net::messages::create_topics::CreateTopicsRequest;
 use ringlog_net::messages::delete_topics::DeleteTopicsRequest;
-use ringlog_net::{ErrorCode, Str};
+use ringlog_net::metadata::{MetadataRecord, NoOpRecord, RemoveTopicRecord};
+use ringlog_net::{ErrorCode, Str, Uuid};
 use tokio::sync::Notify;
 
 use super::keeper::{Keeper, ProposeError, Publisher};
@@ -408,16 +409,21 @@ fn records_that_contradict_the_metadata_are_not_written() {
     run(async {
         let node = Node::start(MemoryLog::default(), false).await;
         let end = node.log.end_offset();
-        let record = ringlog_net::metadata::RemoveTopicRecord {
-            topic_id: ringlog_net::Uuid([3; 16]),
+        let record = RemoveTopicRecord {
+            topic_id: Uuid([3; 16]),
         };
-        let records = vec![ringlog_net::metadata::MetadataRecord::RemoveTopic(record)];
-        assert!(matches!(
-            node.keeper.propose(records).await,
-            Err(ProposeError::Invalid(_))
-        ));
-        let no_op = node.keeper.submit(|controller| Decision {
-            records: controller.no_op(),
+        let records = vec![MetadataRecord::RemoveTopic(record)];
+        let refused = node
+            .keeper
+            .submit(|_| Decision {
+                records,
+                response: (),
+            })
+            .await;
+        assert!(matches!(refused, Err(ProposeError::Invalid(_))));
+        let no_op = MetadataRecord::NoOp(NoOpRecord {});
+        let no_op = node.keeper.submit(|_| Decision {
+            records: vec![no_op],
             response: (),
         });
         no_op.await.unwrap();
