@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use ringlog_net::metadata::{BrokerEndpoint, BrokerFeature};
 use ringlog_net::metadata::{
-    BrokerRegistrationChangeRecord, FeatureLevelRecord, MetadataRecord, NoOpRecord,
-    PartitionChangeRecord, ProducerIdsRecord, RegisterBrokerRecord,
+    BrokerRegistrationChangeRecord, FeatureLevelRecord, MetadataRecord, PartitionChangeRecord,
+    ProducerIdsRecord, RegisterBrokerRecord,
 };
 use ringlog_net::{ErrorCode, Str, Uuid};
 
