@@ -322,6 +322,9 @@ pub fn unsupported(resource_type: i8) -> Refusal {
 
 /// Checks the overrides of a topic against the table.
 pub(super) fn check_topic_overrides(overrides: &Overrides) -> Result<(), Refusal> {
+    overrides
+        .keys()
+        .try_for_each(|name| topic_kind(name).map(drop))?;
     validate(overrides).map_err(|error| {
         let (key, value) = (printable(&error.key), printable(&error.value));
         let reason = format!(
