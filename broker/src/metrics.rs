@@ -78,6 +78,10 @@ pub struct ShardMetrics {
     pub fetch_sessions: Counter,
     /// Bytes of requests held.
     pub request_bytes: Counter,
+    /// Bytes of fetched batches held for their responses.
+    pub response_bytes: Counter,
+    /// Most bytes of fetched batches that may be held.
+    pub response_bytes_max: Counter,
     /// Most bytes of requests that may be held.
     pub request_bytes_max: Counter,
     /// Requests to other shards that had to wait for room.
@@ -107,6 +111,8 @@ impl Default for ShardMetrics {
             fetches_parked: zero(),
             fetch_sessions: zero(),
             request_bytes: zero(),
+            response_bytes: zero(),
+            response_bytes_max: zero(),
             request_bytes_max: zero(),
             mailbox_waits: zero(),
             logs: zero(),
@@ -225,6 +231,18 @@ impl ShardMetrics {
             "gauge",
             "Limit of ringlog_request_memory_bytes (memory.request.bytes).",
             |m| m.request_bytes_max.get(),
+        ),
+        (
+            "ringlog_response_memory_bytes",
+            "gauge",
+            "Bytes of fetched batches held until their responses are sent.",
+            |m| m.response_bytes.get(),
+        ),
+        (
+            "ringlog_response_memory_limit_bytes",
+            "gauge",
+            "Limit of ringlog_response_memory_bytes (memory.response.bytes).",
+            |m| m.response_bytes_max.get(),
         ),
         (
             "ringlog_mailbox_waits_total",

@@ -593,6 +593,14 @@ pub const BROKER: &[Key] = &[
         "Most bytes of requests held in memory, shared among the shards; further ones stay in their sockets.",
     ),
     key(
+        "memory.response.bytes",
+        BYTES,
+        "134217728",
+        ReadOnly,
+        Medium,
+        "Most bytes of fetched batches held until their responses are sent, shared among the shards; when little is left, fetches are answered with less.",
+    ),
+    key(
         "memory.tail.cache.bytes",
         BYTES,
         "134217728",

@@ -80,6 +80,8 @@ pub struct BrokerConfig {
     pub fetch_sessions_max: usize,
     /// `memory.request.bytes`, of the whole broker.
     pub request_memory_bytes: usize,
+    /// `memory.response.bytes`, of the whole broker.
+    pub response_memory_bytes: usize,
     /// `memory.tail.cache.bytes`, of the whole broker.
     pub tail_cache_bytes: u64,
     /// `journal.bytes.max`, of the whole broker.
@@ -190,6 +192,7 @@ impl BrokerConfig {
             fetch_bytes_max: sized("fetch.max.bytes"),
             fetch_sessions_max: sized("max.incremental.fetch.session.cache.slots"),
             request_memory_bytes: sized("memory.request.bytes"),
+            response_memory_bytes: sized("memory.response.bytes"),
             tail_cache_bytes: view.number("memory.tail.cache.bytes") as u64,
             journal_bytes_max: view.number("journal.bytes.max") as u64,
             decompressed_bytes_max: sized("batch.decompressed.bytes.max"),

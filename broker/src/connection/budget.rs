@@ -118,6 +118,21 @@ impl Permit {
         self.bytes = bytes;
     }
 
+    /// Takes as much of `bytes` as is free at once, and says how much the permit holds.
+    pub fn take_up_to(&mut self, bytes: usize) -> usize {
+        let free = self.budget.limit.saturating_sub(self.budget.held.get());
+        let more = bytes.saturating_sub(self.bytes).min(free);
+        self.budget.held.set(self.budget.held.get() + more);
+        self.bytes += more;
+        self.bytes
+    }
+
+    /// Gives back all but `bytes`.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let kept = self.bytes.min(bytes);
+        drop(self.split(self.bytes - kept));
+    }
+
     /// Moves the first `bytes` into a permit of their own, as far as they are held.
     pub fn split(&mut self, bytes: usize) -> Permit {
         let bytes = bytes.min(self.bytes);
@@ -166,6 +181,18 @@ mod tests {
         drop(second);
         assert_eq!(budget.held(), 0);
         assert!(budget.line.borrow().is_empty());
+    }
+
+    #[test]
+    fn takes_what_is_free_without_waiting() {
+        let budget = Budget::new(10);
+        let (mut first, mut second) = (budget.permit(), budget.permit());
+        assert_eq!(first.take_up_to(7), 7);
+        assert_eq!(second.take_up_to(7), 3);
+        first.shrink_to(2);
+        assert_eq!((first.bytes(), budget.held()), (2, 5));
+        drop((first, second));
+        assert_eq!(budget.held(), 0);
     }
 
     #[test]

@@ -37,20 +37,20 @@ pub(super) async fn run(pipe: &Pipe) -> Result<(), Closing> {
             pipe.changed.notify();
             return Ok(());
         };
-        let (answer, permit) = start(pipe, frame).await?;
+        let (answer, permits) = start(pipe, frame).await?;
         if let Answer::Ready(response) = &answer {
             let bytes: usize = response.iter().map(Bytes::len).sum();
             pipe.unsent_bytes.set(pipe.unsent_bytes.get() + bytes);
         }
         pipe.slots.borrow_mut().push_back(Slot {
             answer,
-            _permit: permit,
+            _permits: permits,
         });
         pipe.changed.notify();
     }
 }
 
-async fn start(pipe: &Pipe, frame: Frame) -> Result<(Answer, Permit), Closing> {
+async fn start(pipe: &Pipe, frame: Frame) -> Result<(Answer, Vec<Permit>), Closing> {
     let Frame { content, permit } = frame;
     let mut reader = Reader::new(content);
     let header =
@@ -65,7 +65,10 @@ async fn start(pipe: &Pipe, frame: Frame) -> Result<(Answer, Permit), Closing> {
     if !SERVED.accepts(api_key, api_version) {
         if api_key == ApiKey::ApiVersions {
             let response = api_versions::unsupported_version();
-            return Ok((Answer::Ready(encode(&response, 0, correlation_id)?), permit));
+            return Ok((
+                Answer::Ready(encode(&response, 0, correlation_id)?),
+                vec![permit],
+            ));
         }
         return Err(Closing::Protocol(format!(
             "the client asked for {api_key} in version {api_version}, which is not served; use a client that asks ApiVersions first"
@@ -83,7 +86,9 @@ async fn start(pipe: &Pipe, frame: Frame) -> Result<(Answer, Permit), Closing> {
         api_key,
         version: api_version,
         client_id,
+        held: Rc::default(),
     };
+    let held = context.held.clone();
     let throttle = pipe.shard.quotas.throttle(&context);
     if !throttle.is_zero() {
         compio::time::sleep(throttle).await;
@@ -121,7 +126,9 @@ async fn start(pipe: &Pipe, frame: Frame) -> Result<(Answer, Permit), Closing> {
             Answer::Ready(encode(&response, api_version, correlation_id)?)
         }
     };
-    Ok((answer, permit))
+    let mut permits = held.take();
+    permits.push(permit);
+    Ok((answer, permits))
 }
 
 /// Runs a handler. Only reads are dropped with their connection; anything else runs to its end.

@@ -8,26 +8,30 @@ pub mod budget;
 mod dispatch;
 mod listen;
 mod reader;
+mod registry;
 pub mod signal;
 mod writer;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use compio::net::TcpStream;
 use futures_util::future::LocalBoxFuture;
-use futures_util::{FutureExt, select_biased};
+use nix::sys::socket::Shutdown;
 
 use crate::authorizer::Principal;
 use crate::shard::Shard;
 use crate::shard::message::Accepted;
 use budget::Permit;
 pub use listen::accept_loop;
+use registry::Registered;
+pub use registry::{Connections, sweep};
 use signal::{Changed, Signal};
 
 /// What handlers may know of the connection a request came through.
@@ -55,15 +59,9 @@ enum Closing {
     /// The socket failed.
     #[error("socket: {0}")]
     Socket(#[from] std::io::Error),
-    /// Nothing happened for too long.
-    #[error("idle for longer than connections.max.idle.ms")]
-    Idle,
     /// A request without acknowledgement failed, and closing is the only way to say so.
     #[error("a produce request with acks=0 was refused: {0}")]
     Unacknowledged(String),
-    /// The broker stops.
-    #[error("the broker stops")]
-    Stopping,
 }
 
 /// A frame that arrived and is not yet started.
@@ -83,7 +81,7 @@ enum Answer {
 
 struct Slot {
     answer: Answer,
-    _permit: Permit,
+    _permits: Vec<Permit>,
 }
 
 /// What the loops of a connection share.
@@ -100,6 +98,10 @@ struct Pipe {
     read_ended: Cell<bool>,
     dispatch_ended: Cell<bool>,
     last_activity: Cell<Instant>,
+    /// A frame has begun and holds memory from the shard's budget.
+    awaits_rest: Cell<bool>,
+    /// Nothing more is to be read.
+    shut: Cell<bool>,
     changed: Changed,
 }
 
@@ -112,94 +114,40 @@ impl Pipe {
         self.last_activity.set(Instant::now());
     }
 
-    /// Ends the connection when nothing moved for too long.
-    async fn watch_idle(&self) -> Result<(), Closing> {
-        let Some(limit) = self.shard.config.idle_timeout else {
-            return std::future::pending().await;
-        };
-        loop {
-            let idle = self.last_activity.get().elapsed();
-            if idle >= limit && self.in_work() == 0 {
-                return Err(Closing::Idle);
-            }
-            // A response that nobody reads is no activity: the same limit holds once more.
-            if idle >= limit.saturating_mul(2) {
-                return Err(Closing::Idle);
-            }
-            let next = if idle < limit {
-                limit - idle
-            } else {
-                limit.saturating_mul(2) - idle
-            };
-            compio::time::sleep(next.max(Duration::from_millis(10))).await;
-        }
-    }
-}
-
-/// Counts a connection for as long as it lives.
-struct Counted(Rc<Shard>);
-
-impl Counted {
-    fn new(shard: Rc<Shard>) -> Self {
-        shard.connections.set(shard.connections.get() + 1);
-        shard.metrics.connections_opened.add(1);
-        shard
-            .metrics
-            .connections
-            .set(shard.connections.get() as u64);
-        Self(shard)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let shard = &self.0;
-        shard.connections.set(shard.connections.get() - 1);
-        shard
-            .metrics
-            .connections
-            .set(shard.connections.get() as u64);
-        shard.metrics.assigned.subtract_shared(1);
+    /// Ends the socket, which ends the loops that wait for it.
+    fn shut(&self, how: Shutdown) {
+        self.shut.set(true);
+        // An error means that the other side was faster.
+        let _ = nix::sys::socket::shutdown(self.stream.as_raw_fd(), how);
     }
 }
 
 /// Serves a client until the connection ends.
 pub async fn serve(shard: Rc<Shard>, accepted: Accepted) {
-    let _counted = Counted::new(shard.clone());
     let peer = accepted.peer;
-    let pipe = match open(&shard, accepted) {
-        Ok(pipe) => pipe,
+    let registered = match open(&shard, accepted) {
+        Ok(pipe) => Registered::new(pipe),
         Err(error) => {
+            shard.metrics.assigned.subtract_shared(1);
             tracing::debug!(%peer, %error, "a connection failed before its first request");
             return;
         }
     };
-    let work = async {
-        let (read, dispatched, written) =
-            (reader::run(&pipe), dispatch::run(&pipe), writer::run(&pipe));
-        futures_util::try_join!(read, dispatched, written).map(|_| ())
-    };
-    let ending = select_biased! {
-        result = work.fuse() => result,
-        result = pipe.watch_idle().fuse() => result,
-        () = shard.stop.wait().fuse() => Err(Closing::Stopping),
-    };
-    pipe.context.closed.raise();
-    shard
-        .fetch_sessions
-        .borrow_mut()
-        .close_connection(pipe.context.id);
-    match ending {
-        Ok(()) | Err(Closing::Stopping | Closing::Idle) => {}
+    let pipe = &registered.pipe;
+    let (read, dispatched, written) = (reader::run(pipe), dispatch::run(pipe), writer::run(pipe));
+    match futures_util::try_join!(read, dispatched, written) {
+        Ok(_) => {}
         Err(Closing::Socket(error)) => tracing::debug!(%peer, %error, "the connection broke"),
         Err(reason @ (Closing::Protocol(_) | Closing::Unacknowledged(_))) => {
             shard.metrics.connections_refused.add(1);
-            tracing::warn!(%peer, %reason, "closed a connection");
+            if shard.connections.may_complain() {
+                tracing::warn!(%peer, %reason, "closed a connection");
+            }
         }
     }
 }
 
-fn open(shard: &Rc<Shard>, accepted: Accepted) -> std::io::Result<Pipe> {
+fn open(shard: &Rc<Shard>, accepted: Accepted) -> std::io::Result<Rc<Pipe>> {
     let stream = accepted.stream;
     stream.set_nodelay(true)?;
     let local = stream.local_addr()?;
@@ -212,7 +160,7 @@ fn open(shard: &Rc<Shard>, accepted: Accepted) -> std::io::Result<Pipe> {
         principal: RefCell::new(Principal::anonymous()),
         closed: Signal::default(),
     };
-    Ok(Pipe {
+    Ok(Rc::new(Pipe {
         shard: shard.clone(),
         context: Rc::new(context),
         stream: TcpStream::from_std(stream)?,
@@ -223,6 +171,8 @@ fn open(shard: &Rc<Shard>, accepted: Accepted) -> std::io::Result<Pipe> {
         read_ended: Cell::new(false),
         dispatch_ended: Cell::new(false),
         last_activity: Cell::new(Instant::now()),
+        awaits_rest: Cell::new(false),
+        shut: Cell::new(false),
         changed: Changed::default(),
-    })
+    }))
 }

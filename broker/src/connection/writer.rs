@@ -32,7 +32,7 @@ pub(super) async fn run(pipe: &Pipe) -> Result<(), Closing> {
         let mut answered = vec![];
         let mut pieces = Vec::new();
         let mut bytes = 0;
-        let Slot { answer, _permit } = first;
+        let Slot { answer, _permits } = first;
         let response = match answer {
             Answer::Ready(response) => {
                 settle(pipe, &response);
@@ -40,14 +40,14 @@ pub(super) async fn run(pipe: &Pipe) -> Result<(), Closing> {
             }
             Answer::Coming(future) => future.await?,
         };
-        answered.push(_permit);
+        answered.push(_permits);
         gather(&mut pieces, &mut bytes, response);
         while bytes < GATHER_BYTES
             && pieces.len() < GATHER_PIECES
             && let Some(result) = next_ready(pipe)
         {
-            let (response, permit) = result?;
-            answered.push(permit);
+            let (response, permits) = result?;
+            answered.push(permits);
             gather(&mut pieces, &mut bytes, response);
         }
         send(pipe, pieces).await?;
@@ -72,7 +72,7 @@ fn gather(pieces: &mut Vec<Bytes>, bytes: &mut usize, response: Option<Vec<Bytes
     }
 }
 
-type Gathered = Result<(Option<Vec<Bytes>>, super::Permit), Closing>;
+type Gathered = Result<(Option<Vec<Bytes>>, Vec<super::Permit>), Closing>;
 
 /// The next slot's response if it is there already.
 fn next_ready(pipe: &Pipe) -> Option<Gathered> {
@@ -81,12 +81,12 @@ fn next_ready(pipe: &Pipe) -> Option<Gathered> {
     match slot.answer {
         Answer::Ready(response) => {
             settle(pipe, &response);
-            Some(Ok((Some(response), slot._permit)))
+            Some(Ok((Some(response), slot._permits)))
         }
         Answer::Coming(ref mut future) => {
             // It is polled again with a real waker when it reaches the front.
             match future.poll_unpin(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(Ok(response)) => Some(Ok((response, slot._permit))),
+                Poll::Ready(Ok(response)) => Some(Ok((response, slot._permits))),
                 Poll::Ready(Err(closing)) => Some(Err(closing)),
                 Poll::Pending => {
                     slots.push_front(slot);

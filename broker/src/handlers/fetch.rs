@@ -42,6 +42,8 @@ pub async fn handle(context: &RequestContext, request: FetchRequest) -> FetchRes
         };
     }
     let max_bytes = (request.max_bytes.max(0) as usize).min(context.shard.config.fetch_bytes_max);
+    let mut permit = context.shard.response_budget.permit();
+    let max_bytes = permit.take_up_to(max_bytes);
     let min_bytes = (request.min_bytes.max(0) as usize).min(max_bytes);
     let max_wait = Duration::from_millis(request.max_wait_ms.max(0) as u64);
     let read_committed = request.isolation_level == 1;
@@ -73,7 +75,10 @@ pub async fn handle(context: &RequestContext, request: FetchRequest) -> FetchRes
     let all: Vec<usize> = (0..fetch.targets.len()).collect();
     fetch.read(&all).await;
     fetch.wait_for(min_bytes, max_wait).await;
-    fetch.answer(session_id, incremental)
+    let (response, sent) = fetch.answer(session_id, incremental);
+    permit.shrink_to(sent);
+    context.held.borrow_mut().push(permit);
+    response
 }
 
 struct Fetch<'a> {
@@ -201,7 +206,7 @@ impl Fetch<'_> {
         }
     }
 
-    fn answer(self, session_id: i32, incremental: bool) -> FetchResponse {
+    fn answer(self, session_id: i32, incremental: bool) -> (FetchResponse, usize) {
         let mut response = FetchResponse {
             session_id,
             ..Default::default()
@@ -241,7 +246,7 @@ impl Fetch<'_> {
                     rack,
                 })
                 .collect();
-        response
+        (response, sent)
     }
 }
 

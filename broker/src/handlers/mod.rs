@@ -24,6 +24,7 @@ pub mod offset_for_leader_epoch;
 pub mod partition;
 pub mod produce;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use ringlog_net::api::Served;
@@ -31,6 +32,7 @@ use ringlog_net::request::{Request, Response};
 use ringlog_net::{ApiKey, Str};
 
 use crate::connection::ConnectionContext;
+use crate::connection::budget::Permit;
 use crate::shard::Shard;
 
 /// What a handler may know of its request besides the body.
@@ -46,6 +48,8 @@ pub struct RequestContext {
     pub version: i16,
     /// What the client calls itself.
     pub client_id: Option<Str>,
+    /// Memory that is held until the response is sent.
+    pub held: Rc<RefCell<Vec<Permit>>>,
 }
 
 /// Declares the APIs that are served, and the `match` that finds their handlers.

@@ -32,6 +32,7 @@ pub use exchange::ShardUnavailable;
 use message::{Job, Reply, Request};
 
 use crate::config::{BrokerConfig, Listener};
+use crate::connection::Connections;
 use crate::connection::budget::Budget;
 use crate::controller::image::Image;
 use crate::fetch_session::FetchSessions;
@@ -119,6 +120,8 @@ pub struct Shard {
     pub fetch_sessions: RefCell<FetchSessions>,
     /// Memory for requests.
     pub request_budget: Rc<Budget>,
+    /// Memory for what fetches are answered with.
+    pub response_budget: Rc<Budget>,
     /// The quota hook.
     pub quotas: Quotas,
     image: RefCell<Rc<LocalImage>>,
@@ -130,7 +133,7 @@ pub struct Shard {
     reports: tokio::sync::mpsc::UnboundedSender<runtime::Report>,
     cancellable: RefCell<BTreeMap<(usize, u32), AbortHandle>>,
     /// Connections open on this shard.
-    pub(crate) connections: Cell<usize>,
+    pub(crate) connections: Connections,
     /// Raised when the broker stops.
     pub(crate) stop: crate::connection::signal::Signal,
 }

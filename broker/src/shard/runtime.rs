@@ -20,7 +20,7 @@ use futures_util::future::{AbortHandle, Abortable};
 use ringlog_engine::config::EngineConfig;
 use ringlog_engine::disk::direct::DirectDisk;
 use ringlog_engine::engine::Engine;
-use ringlog_engine::environment::{DirectEnvironment, Environment as _};
+use ringlog_engine::environment::DirectEnvironment;
 
 use super::append::{AppendOrder, settle_all};
 use super::exchange::{Incoming, ReplyTo};
@@ -29,7 +29,7 @@ use super::settings::SettingsCache;
 use super::{Common, Environment, Exchange, LocalImage, Shard};
 use crate::connection::budget::Budget;
 use crate::connection::signal::Signal;
-use crate::connection::{self, accept_loop};
+use crate::connection::{self, Connections, accept_loop};
 use crate::controller::Image;
 use crate::fetch_session::FetchSessions;
 use crate::metadata::Metadata;
@@ -154,8 +154,9 @@ async fn run_on_runtime(start: ShardStart) -> Result<(), String> {
         move |from, call, incoming| handle(&shard, from, call, incoming)
     });
     spawn("mailbox", receive);
+    spawn("idle connections", connection::sweep(shard.clone()));
     shard.stop.wait().await;
-    shard.stop_connections().await;
+    shard.connections.stop(CONNECTIONS_END_WITHIN).await;
     shard
         .engine
         .shutdown_clean()
@@ -173,6 +174,10 @@ fn new_shard(
     let config = common.config.clone();
     let metrics = common.metrics[index].clone();
     let request_budget = Budget::new((config.request_memory_bytes / common.shards).max(1));
+    let response_budget = Budget::new((config.response_memory_bytes / common.shards).max(1));
+    metrics
+        .response_bytes_max
+        .set(response_budget.limit() as u64);
     metrics.request_bytes_max.set(request_budget.limit() as u64);
     Shard {
         index,
@@ -188,6 +193,7 @@ fn new_shard(
             common.shards,
         )),
         request_budget,
+        response_budget,
         quotas: Quotas::default(),
         image: RefCell::new(Rc::new(LocalImage(Arc::new(Image::empty())))),
         metadata: OnceCell::new(),
@@ -197,7 +203,7 @@ fn new_shard(
         producer_ids: RefCell::new(0..0),
         reports,
         cancellable: RefCell::new(BTreeMap::new()),
-        connections: Cell::new(0),
+        connections: Connections::default(),
         stop: Signal::default(),
         config,
         common,
@@ -299,14 +305,6 @@ async fn open_metadata(shard: &Rc<Shard>) -> Result<(), String> {
 }
 
 impl Shard {
-    /// Waits until the connections have ended, for a bounded time.
-    async fn stop_connections(self: &Rc<Self>) {
-        let deadline = std::time::Instant::now() + CONNECTIONS_END_WITHIN;
-        while self.connections.get() > 0 && std::time::Instant::now() < deadline {
-            self.environment.sleep(Duration::from_millis(10)).await;
-        }
-    }
-
     /// Copies gauges into the counters that other threads read.
     fn snapshot(&self) {
         let logs = self.engine.logs();
@@ -314,6 +312,9 @@ impl Shard {
         self.metrics
             .log_bytes
             .set(logs.iter().map(|log| log.size_bytes()).sum());
+        self.metrics
+            .response_bytes
+            .set(self.response_budget.held() as u64);
         self.metrics
             .request_bytes
             .set(self.request_budget.held() as u64);

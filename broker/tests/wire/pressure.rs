@@ -108,3 +108,54 @@ fn a_client_that_does_not_read_is_not_read_from() {
         ErrorCode::NONE
     );
 }
+
+#[test]
+fn idle_connections_are_closed_and_busy_ones_are_not() {
+    let broker = Broker::start(&["connections.max.idle.ms=1500"]);
+    let mut idle = broker.connect();
+    let mut busy = broker.connect();
+    busy.create_topic("t", 1, &[]);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(4) {
+        busy.produce("t", 0, batch(&[b"busy"]));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(idle.receive_frame().is_none());
+    busy.produce("t", 0, batch(&[b"still here"]));
+}
+
+#[test]
+fn what_has_begun_is_answered_when_the_broker_stops() {
+    let mut broker = Broker::start(&[]);
+    let mut client = broker.connect();
+    client.create_topic("t", 1, &[]);
+    let fetch = fetch_request("t", &[(0, 0)], Duration::from_secs(15));
+    let parked = client.send(&Request::Fetch(Box::new(fetch)), 12);
+    std::thread::sleep(Duration::from_millis(100));
+    let began = Instant::now();
+    assert_eq!(broker.terminate(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(5));
+    let Response::Fetch(response) = client.receive(ApiKey::Fetch, 12, parked) else {
+        panic!()
+    };
+    assert_eq!(
+        response.responses[0].partitions[0].error_code,
+        ErrorCode::NONE
+    );
+    assert!(client.receive_frame().is_none());
+}
+
+#[test]
+fn connections_beyond_the_limit_are_refused() {
+    let broker = Broker::start(&["max.connections=3"]);
+    let mut clients: Vec<_> = (0..3).map(|_| broker.connect()).collect();
+    clients[0].create_topic("t", 1, &[]);
+    assert!(broker.connect().receive_frame().is_none());
+    drop(clients.pop());
+    std::thread::sleep(Duration::from_millis(200));
+    let mut next = broker.connect();
+    assert_eq!(
+        next.produce("t", 0, batch(&[b"room again"])).error_code,
+        ErrorCode::NONE
+    );
+}
