@@ -1,0 +1,195 @@
+//! Proves on a broker that misbehaves on purpose: a stall shows in the latency of every record that was due in it, each kind of
+//! damage fails `--verify` by its name, and a broker that dies or refuses leaves a partial result that says so.
+
+mod faulty_broker;
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use faulty_broker::{Fault, FaultyBroker};
+use serde_json::Value;
+
+struct Run {
+    status: i32,
+    text: String,
+    json: Value,
+}
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ringlog-bench"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn run(fault: Fault, workload: &str, more: &[&str]) -> Run {
+    let broker = FaultyBroker::start(fault);
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("result.json");
+    let file = format!("{}/workloads/{workload}.toml", env!("CARGO_MANIFEST_DIR"));
+    let address = broker.address.to_string();
+    let mut arguments = vec![
+        "run",
+        &file,
+        "--quiet",
+        "--bootstrap",
+        &address,
+        "--json",
+        json.to_str().unwrap(),
+    ];
+    for set in ["run.warmup_s=0", "run.duration_s=2", "run.drain_s=3"] {
+        arguments.extend(["--set", set]);
+    }
+    arguments.extend(more);
+    let output = bench(&arguments);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    let json = std::fs::read_to_string(&json).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let json = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {text}"));
+    Run {
+        status: output.status.code().unwrap(),
+        text,
+        json,
+    }
+}
+
+#[test]
+fn a_sound_broker_passes() {
+    for workload in ["produce-1000", "end-to-end-2000"] {
+        let run = run(Fault::None, workload, &["--verify"]);
+        assert_eq!(run.status, 0, "{}", run.text);
+        assert_eq!(run.json["complete"], true);
+        assert_eq!(
+            run.json["verdict"]["seen"],
+            run.json["producer"]["records_acknowledged"]
+        );
+        assert_eq!(run.json["producer"]["closed_loop"], false);
+    }
+}
+
+#[test]
+fn a_stall_is_in_the_latency_of_everything_due_in_it() {
+    let fault = Fault::Stall {
+        after: Duration::from_millis(500),
+        pause: Duration::from_millis(800),
+    };
+    let run = run(fault, "produce-1000", &[]);
+    assert_eq!(run.status, 0, "{}", run.text);
+    let latency = &run.json["producer"]["latency"];
+    // Of 2000 records 800 fell due while the broker stood still: by intended send time their latencies spread evenly up to 800 ms.
+    // A generator that waited for its answers would have had one slow request.
+    assert!(latency["p90_ms"].as_f64().unwrap() > 450.0, "{latency}");
+    assert!(latency["max_ms"].as_f64().unwrap() > 750.0, "{latency}");
+    assert_eq!(latency["count"], 2000);
+}
+
+#[test]
+fn damage_is_named() {
+    let cases = [
+        (Fault::Lose, "lost"),
+        (Fault::Double, "duplicated"),
+        (Fault::Swap, "reordered"),
+        (Fault::Corrupt, "corrupted"),
+    ];
+    for (fault, name) in cases {
+        for workload in ["produce-1000", "end-to-end-2000"] {
+            let run = run(fault, workload, &["--verify"]);
+            assert_eq!(run.status, 1, "{fault:?} {workload}: {}", run.text);
+            assert!(
+                run.json["verdict"][name].as_u64().unwrap() > 0,
+                "{fault:?} {workload}: {}",
+                run.text
+            );
+            assert_eq!(run.json["complete"], false);
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_does_not_fit_its_crc_is_noticed_without_verify() {
+    let run = run(Fault::Damage, "end-to-end-2000", &[]);
+    assert_eq!(run.status, 1, "{}", run.text);
+    assert_eq!(
+        run.json["consumer"]["damaged_batches"], 4,
+        "one in each partition: {}",
+        run.text
+    );
+}
+
+#[test]
+fn a_broker_that_dies_leaves_a_partial_result() {
+    let run = run(Fault::Die { after: 200 }, "produce-1000", &[]);
+    assert_eq!(run.status, 1, "{}", run.text);
+    assert_eq!(run.json["complete"], false);
+    assert!(
+        run.json["producer"]["records_acknowledged"]
+            .as_u64()
+            .unwrap()
+            >= 200
+    );
+    assert!(
+        run.text.contains("a connection to the broker broke"),
+        "{}",
+        run.text
+    );
+}
+
+#[test]
+fn refusals_are_counted_by_name() {
+    let run = run(Fault::Refuse, "produce-1000", &[]);
+    assert_eq!(run.status, 1, "{}", run.text);
+    assert!(
+        run.json["producer"]["errors"]["KAFKA_STORAGE_ERROR"]
+            .as_u64()
+            .unwrap()
+            > 1000,
+        "{}",
+        run.text
+    );
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let file = format!("{}/workloads/produce-1000.toml", env!("CARGO_MANIFEST_DIR"));
+    // Nobody listens on a port that was just given back.
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let unreachable = bench(&["run", &file, "--bootstrap", &free.to_string()]);
+    assert_eq!(unreachable.status.code(), Some(2));
+    assert!(
+        String::from_utf8_lossy(&unreachable.stderr)
+            .contains("cannot reach a broker at 127.0.0.1:")
+    );
+    let broker = FaultyBroker::start(Fault::None);
+    let address = broker.address.to_string();
+    let fixed = [
+        "--bootstrap",
+        &address,
+        "--quiet",
+        "--set",
+        "topic.name=fixed",
+        "--set",
+        "run.duration_s=0.2",
+        "--set",
+        "run.warmup_s=0",
+    ];
+    let first = bench(&[&["run", &file, "--keep-topics"], &fixed[..]].concat());
+    assert_eq!(
+        first.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&first.stderr)
+    );
+    let shape = bench(&[&["run", &file, "--set", "topic.partitions=3"], &fixed[..]].concat());
+    assert_eq!(shape.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&shape.stderr).into_owned();
+    assert!(
+        text.contains("topic fixed already exists with 4 partitions"),
+        "{text}"
+    );
+    let full = bench(&[&["run", &file, "--json", "/dev/full"], &fixed[..]].concat());
+    assert_eq!(full.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&full.stderr).contains("cannot write results"));
+}
