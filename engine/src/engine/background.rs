@@ -78,7 +78,15 @@ impl<E: Environment> Shard<E> {
                 .dirty_since
                 .is_some_and(|since| since + age <= self.env.now());
             let online = !still || log.write_behind(WriteBehind::Everything).await;
-            if online && log.state.borrow().dirty_since.is_some() {
+            let mut state = log.state.borrow_mut();
+            if still {
+                state.tail.cool_down();
+            }
+            if online && state.dirty_since.is_some() {
+                if still {
+                    // What is left was not flushed yet: it is as old as this look at it.
+                    state.dirty_since = Some(self.env.now());
+                }
                 self.aging.borrow_mut().push_back(log.weak());
             } else {
                 log.aging.set(false);

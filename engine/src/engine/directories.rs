@@ -43,10 +43,10 @@ pub async fn prepare_directories<E: Environment>(
 ) -> Result<Prepared, EngineError> {
     let disk = env.disk();
     for directory in config.log_dirs.iter().chain(config.journal_dir.iter()) {
-        disk.create_dir_all(directory).await?;
+        create_directory(env, directory).await?;
     }
     let root = config.journal_root();
-    disk.create_dir_all(&root).await?;
+    create_directory(env, &root).await?;
     let mut found: Vec<(u32, JournalProperties)> = Vec::new();
     for entry in disk.list(&root).await? {
         let Some(shard) = entry
@@ -107,6 +107,23 @@ pub async fn prepare_directories<E: Environment>(
     Ok(Prepared {
         shards_before: Some(before),
     })
+}
+
+/// Makes a directory and those above it, durably with their names.
+///
+/// The names are synced even when the directory is there: whoever made it may have been killed before it got to that.
+pub(super) async fn create_directory<E: Environment>(env: &E, directory: &Path) -> io::Result<()> {
+    let disk = env.disk();
+    disk.create_dir_all(directory).await?;
+    for above in directory.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match disk.sync_dir(above).await {
+            // Not ours to sync, hence not made by us.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 async fn remove_journal<E: Environment>(env: &E, directory: &Path) -> io::Result<()> {
@@ -187,7 +204,7 @@ pub(super) async fn journal_identity<E: Environment>(
     config: &EngineConfig,
 ) -> Result<Identity, EngineError> {
     let directory = config.journal_path();
-    env.disk().create_dir_all(&directory).await?;
+    create_directory(env, &directory).await?;
     if let Some(properties) = read_properties(env, &directory).await? {
         if properties.shards != config.shards || properties.identity.shard != config.shard {
             return Err(EngineError::Shards {

@@ -4,7 +4,7 @@
 //! The files of a shard carry its number behind Kafka's name, so that shards do not write over each other. A change of the number of shards merges them into files
 //! without a number, which a shard reads as long as it has none of its own.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -19,7 +19,7 @@ use crate::environment::Environment;
 use crate::log::{Checkpointed, Log, TopicPartition, ignore_missing};
 
 /// Offsets by partition.
-pub(crate) type Offsets = HashMap<(Arc<str>, i32), i64>;
+pub(crate) type Offsets = BTreeMap<(Arc<str>, i32), i64>;
 
 /// The files in which a directory keeps offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl<E: Environment> Shard<E> {
         &self,
         reached: &[(Rc<Log<E>>, Checkpointed)],
     ) -> io::Result<()> {
-        let _turn = self.maintenance.enter().await;
+        let turn = self.maintenance.enter().await;
         for directory in 0..self.config.log_dirs.len() {
             let here: Vec<_> = reached
                 .iter()
@@ -145,8 +145,12 @@ impl<E: Environment> Shard<E> {
             self.durable_points.borrow_mut()[directory] = points;
             for (log, reached) in here {
                 log.recovery_point_durable(reached.offset);
-                log.remove_old_snapshots().await;
             }
+        }
+        // Whoever works on a log's files may need the turn that is given back here.
+        drop(turn);
+        for (log, _) in reached {
+            log.remove_old_snapshots().await;
         }
         Ok(())
     }
@@ -200,19 +204,21 @@ impl<E: Environment> Shard<E> {
         Ok(())
     }
 
-    /// Lowers a log's recovery point durably: it was truncated.
-    pub(crate) async fn lower_recovery_point(&self, log: &Log<E>, offset: i64) -> io::Result<()> {
+    /// Lowers a log's recovery point and start durably to `offset`: it was truncated.
+    pub(crate) async fn lower_offsets(&self, log: &Log<E>, offset: i64) -> io::Result<()> {
         let _turn = self.maintenance.enter().await;
         let directory = log.directory_index();
-        let mut points = self.durable_points.borrow()[directory].clone();
-        match points.get_mut(&key(log.topic_partition())) {
-            Some(point) if *point > offset => *point = offset,
-            _ => return Ok(()),
+        let path = &self.config.log_dirs[directory];
+        let all = [(OffsetFile::RecoveryPoint, &self.durable_points), (OffsetFile::LogStart, &self.durable_starts)];
+        for (which, durable) in all {
+            let mut offsets = durable.borrow()[directory].clone();
+            match offsets.get_mut(&key(log.topic_partition())) {
+                Some(recorded) if *recorded > offset => *recorded = offset,
+                _ => continue,
+            }
+            write_offsets(&self.env, &which.path(path, self.config.shard), &offsets).await?;
+            durable.borrow_mut()[directory] = offsets;
         }
-        let path =
-            OffsetFile::RecoveryPoint.path(&self.config.log_dirs[directory], self.config.shard);
-        write_offsets(&self.env, &path, &points).await?;
-        self.durable_points.borrow_mut()[directory] = points;
         Ok(())
     }
 

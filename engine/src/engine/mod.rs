@@ -9,7 +9,7 @@ mod maintain;
 mod open;
 pub(crate) mod shard;
 
-use std::collections::hash_map::Entry;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::rc::Rc;
 
@@ -232,24 +232,20 @@ impl<E: Environment> Engine<E> {
         suffix: &str,
     ) -> Result<(), EngineError> {
         let key = (*topic_id, partition);
-        let Some(log) = self.shard.logs.borrow_mut().remove(&key) else {
-            return Ok(());
-        };
+        let Some(log) = self.log(topic_id, partition) else { return Ok(()) };
         // What is set aside should be whole: its last records are in the journal only.
         if suffix == "stray" && log.checkpoint(true).await.is_none() {
             tracing::warn!(log = %log.topic_partition(), "set aside without its last records, which cannot be written");
         }
+        // The log stays where checkpoints find it until the journal has taken the item: it may hold what makes room.
+        let item = Item::Delete { topic_id: *topic_id, partition };
+        let (_, mark) = self.shard.journal().write_item(&item).await.map_err(|reason| io::Error::other(&*reason))?;
+        if self.shard.logs.borrow_mut().remove(&key).is_none() {
+            // Somebody else was faster.
+            mark.unpin();
+            return Ok(());
+        }
         log.close_deleted();
-        let item = Item::Delete {
-            topic_id: *topic_id,
-            partition,
-        };
-        let (_, mark) = self
-            .shard
-            .journal()
-            .write_item(&item)
-            .await
-            .map_err(|reason| io::Error::other(&*reason))?;
         let done = log.rename_directory(suffix).await;
         self.shard
             .forget_recovery_point(log.directory_index(), log.topic_partition())

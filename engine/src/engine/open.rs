@@ -1,15 +1,13 @@
 //! Opening a shard: finding its logs, reading its journal, putting what it holds back where it belongs, and stopping cleanly.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 
-use super::directories::{
-    journal_identity, read_clean_marker, remove_clean_marker, write_clean_marker,
-};
+use super::directories::{create_directory, journal_identity, read_clean_marker, remove_clean_marker, write_clean_marker,};
 use super::maintain::{OffsetFile, Offsets, read_offsets};
 use super::shard::{LogKey, Shard};
 use super::{Engine, EngineError, RecoveredLog, shard_of};
@@ -82,6 +80,7 @@ impl<E: Environment> Engine<E> {
                 recovery_point: points[directory].get(&name).copied(),
                 log_start: starts[directory].get(&name).copied(),
                 truncated_to: view.and_then(|view| view.truncated_to),
+                first_in_journal: view.zip(scanned.as_ref()).and_then(|(view, scan)| first_offset(view, scan)),
                 segments: view
                     .map(|view| segments_of(view, scanned.as_ref()))
                     .unwrap_or_default(),
@@ -127,6 +126,9 @@ impl<E: Environment> Engine<E> {
                 next_sequence: clean.unwrap_or(0) + 1,
             },
         };
+        for log in shard.all_logs() {
+            log.finish_opening();
+        }
         let next_file_number = chain
             .free
             .iter()
@@ -204,10 +206,17 @@ impl<E: Environment> Engine<E> {
     }
 }
 
+fn first_offset<E: Environment>(view: &JournalView, scan: &Scan<E>) -> Option<i64> {
+    match scan.items[*view.appends.first()?].read.item {
+        Item::Append { base_offset, .. } => Some(base_offset),
+        _ => None,
+    }
+}
+
 fn segments_of<E: Environment>(
     view: &JournalView,
     scan: Option<&Scan<E>>,
-) -> std::collections::BTreeSet<i64> {
+) -> BTreeSet<i64> {
     let Some(scan) = scan else {
         return Default::default();
     };
@@ -222,8 +231,8 @@ fn segments_of<E: Environment>(
 }
 
 /// What the chain's items, in order, leave to be done for each log.
-fn resolve(items: &[FoundItem]) -> HashMap<LogKey, JournalView> {
-    let mut views: HashMap<LogKey, JournalView> = HashMap::new();
+fn resolve(items: &[FoundItem]) -> BTreeMap<LogKey, JournalView> {
+    let mut views: BTreeMap<LogKey, JournalView> = BTreeMap::new();
     for (index, found) in items.iter().enumerate() {
         match found.read.item {
             Item::Append {
@@ -270,7 +279,7 @@ async fn find_logs<E: Environment>(
     let disk = shard.env.disk();
     let mut found = Vec::new();
     for (index, directory) in shard.config.log_dirs.iter().enumerate() {
-        disk.create_dir_all(directory).await?;
+        create_directory(&shard.env, directory).await?;
         let candidates: Vec<(TopicPartition, PathBuf)> = disk
             .list(directory)
             .await?
@@ -335,9 +344,9 @@ async fn load_offsets<E: Environment>(
 async fn recover<E: Environment>(
     shard: &Rc<Shard<E>>,
     mut scan: Scan<E>,
-    views: &mut HashMap<LogKey, JournalView>,
+    views: &mut BTreeMap<LogKey, JournalView>,
 ) -> Result<ChainStart<E>, EngineError> {
-    let needed: HashSet<usize> = views
+    let needed: BTreeSet<usize> = views
         .values()
         .flat_map(|view| view.appends.iter().copied())
         .collect();

@@ -3,7 +3,7 @@
 //! Single-threaded; every line is bounded by the number of logs, because a log stands in each at most once.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::{Rc, Weak};
 
 use super::maintain::Offsets;
@@ -29,7 +29,7 @@ pub(crate) struct Shard<E: Environment> {
     pub config: EngineConfig,
     pub pool: MemoryPool,
     journal: RefCell<Option<Rc<Journal<E>>>>,
-    pub logs: RefCell<HashMap<LogKey, Rc<Log<E>>>>,
+    pub logs: RefCell<BTreeMap<LogKey, Rc<Log<E>>>>,
     /// Bytes of chunks held by tails.
     tail_bytes: Cell<u64>,
     memory_changed: Event,

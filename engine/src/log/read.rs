@@ -68,8 +68,8 @@ impl Run {
 enum Stop {
     /// What was wanted is complete.
     Limit,
-    /// Everything written was seen.
-    End,
+    /// Everything written was seen, up to here.
+    End(u64),
     /// The batch at this position has at least so many bytes, more than were read.
     Short(u64, usize),
     /// What is at this position is no batch.
@@ -104,7 +104,7 @@ impl Run {
             }
             at += header.size() as u64;
         }
-        Stop::End
+        Stop::End(at)
     }
 }
 
@@ -320,7 +320,9 @@ impl<E: Environment> Log<E> {
             }
             return Ok(match stop {
                 Stop::Limit => Cold::Found((Vec::new(), None, wanted.start_offset)),
-                Stop::End => Cold::Nothing,
+                // What follows, if anything, is in the tail.
+                Stop::End(at) if self.state.borrow().segments.get(&base).is_some_and(|segment| at < segment.size) => Cold::GoOn(at),
+                Stop::End(_) => Cold::Nothing,
                 Stop::NoBatch(at, reason) if at == position => Cold::NoBatch(reason),
                 Stop::NoBatch(at, reason) => {
                     return Err(self.corrupt(
@@ -330,7 +332,7 @@ impl<E: Environment> Log<E> {
                 }
                 Stop::Short(at, _) if at > position => Cold::GoOn(at),
                 Stop::Short(at, size) if at + size as u64 > written => {
-                    self.read_straddling(base, at, &bytes.slice(skip..), wanted)?
+                    self.read_straddling(base, at, &bytes.slice(skip..), wanted)
                 }
                 Stop::Short(_, size) if round_up(skip + size) > step => {
                     step = round_up(skip + size);
@@ -350,50 +352,27 @@ impl<E: Environment> Log<E> {
         position: u64,
         head: &Bytes,
         wanted: &Wanted,
-    ) -> Result<Cold, ReadError> {
-        let state = self.state.borrow();
-        let Some(tail_start) = state
-            .tail
-            .start()
-            .filter(|start| start.segment == base && start.position > position)
-        else {
+    ) -> Cold {
+        let Some((header, head_len)) = self.straddling_header(base, position, head) else {
             // The tail has changed meanwhile: look again.
-            return Ok(Cold::GoOn(position));
-        };
-        let head_len = (tail_start.position - position) as usize;
-        if head_len > head.len() {
-            return Ok(Cold::GoOn(position));
-        }
-        let mut raw = [0; HEADER_BYTES];
-        let from_head = head_len.min(HEADER_BYTES);
-        raw[..from_head].copy_from_slice(&head[..from_head]);
-        if !state
-            .tail
-            .copy(base, tail_start.position, &mut raw[from_head..])
-        {
-            return Ok(Cold::NoBatch(
-                "the segment ends within a batch header".into(),
-            ));
-        }
-        let header = match BatchHeader::parse(&raw) {
-            Ok(header) => header,
-            Err(error) => return Ok(Cold::NoBatch(error.to_string())),
+            return Cold::GoOn(position);
         };
         let mut run = Run::default();
         if !run.take(&header, position, wanted) {
-            return Ok(Cold::Found((Vec::new(), None, wanted.start_offset)));
+            return Cold::Found((Vec::new(), None, wanted.start_offset));
         }
         let end = position + header.size() as u64;
         if run.first.is_none() {
-            return Ok(Cold::GoOn(end));
+            return Cold::GoOn(end);
         }
         let mut pieces = vec![head.slice(..head_len)];
-        pieces.extend(state.tail.bytes(base, tail_start.position..end));
-        Ok(Cold::Found((
+        let state = self.state.borrow();
+        pieces.extend(state.tail.bytes(base, position + head_len as u64..end));
+        Cold::Found((
             pieces,
             Some(header.base_offset),
             header.next_offset(),
-        )))
+        ))
     }
 
     /// Reads up to `len` bytes of a segment's file from a block boundary, cut at `end`.
@@ -554,18 +533,49 @@ impl<E: Environment> Log<E> {
         }
         let aligned = at / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         let bytes = self.read_file(base, aligned, STEP_BYTES, written).await?;
-        while let Some(rest) = bytes.get((at - aligned) as usize..)
-            && rest.len() >= HEADER_BYTES
-        {
-            let header = BatchHeader::parse(rest)
-                .map_err(|error| self.corrupt(base, format!("{error} at position {at}")))?;
-            if at + header.size() as u64 > written {
+        while at < written {
+            let rest = bytes.get((at - aligned) as usize..).unwrap_or_default();
+            let header = if rest.len() >= HEADER_BYTES {
+                BatchHeader::parse(rest)
+                    .map_err(|error| self.corrupt(base, format!("{error} at position {at}")))?
+            } else if aligned + (bytes.len() as u64) < written {
+                break;
+            } else {
+                // The header goes on in the tail.
+                match self.straddling_header(base, at, rest) {
+                    Some((header, _)) => header,
+                    None => break,
+                }
+            };
+            if at + header.size() as u64 > size {
                 break;
             }
             visit(&header, at).map_err(|reason| self.corrupt(header.base_offset, reason))?;
             at += header.size() as u64;
         }
         Ok(at)
+    }
+
+    /// The header of the batch at `position`, of which `head` is in the file and the rest in the tail; and how many of its bytes come before the tail.
+    fn straddling_header(
+        &self,
+        base: i64,
+        position: u64,
+        head: &[u8],
+    ) -> Option<(BatchHeader, usize)> {
+        let state = self.state.borrow();
+        let tail_start = state.tail.start()?;
+        let head_len = tail_start.position.checked_sub(position)? as usize;
+        if tail_start.segment != base || head_len == 0 || head_len > head.len() {
+            return None;
+        }
+        let mut raw = [0; HEADER_BYTES];
+        let from_head = head_len.min(HEADER_BYTES);
+        raw[..from_head].copy_from_slice(&head[..from_head]);
+        let rest = &mut raw[from_head..];
+        let whole = state.tail.copy(base, tail_start.position, rest);
+        let header = whole.then(|| BatchHeader::parse(&raw).ok()).flatten()?;
+        (head_len < header.size()).then_some((header, head_len))
     }
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::flush::Place;
-use super::{Log, ReadError};
+use super::{Log, ReadError, ignore_missing};
 use crate::batch::{BatchHeader, HEADER_BYTES};
 use crate::checkpoint::{LEADER_EPOCH_FILE, parse_epochs};
 use crate::disk::{Disk, DiskFile, OpenOptions};
@@ -27,6 +27,8 @@ pub(crate) struct OpenPlan {
     pub log_start: Option<i64>,
     /// Where the journal truncated the log, at the lowest.
     pub truncated_to: Option<i64>,
+    /// Base offset of the first batch in the journal that is still part of the log.
+    pub first_in_journal: Option<i64>,
     /// Base offsets of the segments that the journal's items go to.
     pub segments: BTreeSet<i64>,
     /// The last start was ended by a clean stop.
@@ -90,7 +92,8 @@ impl<E: Environment> Log<E> {
                 state.segments.insert(*base, segment);
             }
         }
-        let recorded = plan.recovery_point;
+        // Without a recovery point nothing was ever checkpointed: the log is what the journal holds of it.
+        let recorded = plan.recovery_point.or(plan.first_in_journal);
         let point = match (recorded, plan.truncated_to) {
             (Some(point), Some(truncated)) => Some(point.min(truncated)),
             (point, _) => point,
@@ -106,6 +109,9 @@ impl<E: Environment> Log<E> {
                 .await
                 .map_err(|error| error.to_string())?;
         }
+        if !plan.clean {
+            self.remove_later_snapshots(end).await.map_err(|error| error.to_string())?;
+        }
         let exact = recorded == Some(end);
         self.restore_producers(end, exact)
             .await
@@ -119,11 +125,19 @@ impl<E: Environment> Log<E> {
         let mut state = self.state.borrow_mut();
         state.next_offset = end;
         state.recovery_point = end;
-        state.log_start = log_start.min(end);
+        state.log_start = log_start;
         let place = state.end();
         drop(state);
         self.flush.truncate(end, place);
         self.flush.advance(end, place);
+    }
+
+    /// Everything that the journal holds of the log is back.
+    pub(crate) fn finish_opening(&self) {
+        let mut state = self.state.borrow_mut();
+        state.log_start = state.log_start.min(state.next_offset);
+        let start = state.log_start;
+        state.epochs.truncate_from_start(start);
     }
 
     /// Finds where the recovery point lies, checks that what is before it is whole, and removes what the journal does not know beyond it.
@@ -386,6 +400,23 @@ impl<E: Environment> Log<E> {
             }
         }
         Ok(())
+    }
+
+    /// Removes snapshots of what lies beyond `end`, durably: other records will take those offsets.
+    pub(super) async fn remove_later_snapshots(&self, end: i64) -> io::Result<()> {
+        let later: Vec<i64> = {
+            let mut state = self.state.borrow_mut();
+            let later = state.snapshots.iter().copied().filter(|offset| *offset > end).collect();
+            state.snapshots.retain(|offset| *offset <= end);
+            later
+        };
+        let directory = self.path();
+        let disk = self.shard.env.disk();
+        for offset in &later {
+            let path = directory.join(file_name(*offset, "snapshot"));
+            ignore_missing(disk.remove_file(&path).await)?;
+        }
+        if later.is_empty() { Ok(()) } else { disk.sync_dir(&directory).await }
     }
 
     /// Producer state as of `end`: a snapshot, and the batches after it.

@@ -34,15 +34,30 @@ impl TailChunk {
 }
 
 /// See the module.
-#[derive(Default)]
 pub(crate) struct Tail {
     chunks: VecDeque<TailChunk>,
     /// Capacity of the chunk to come, if the log stays busy.
     next_capacity: usize,
+    /// The largest chunk that the shard's budget allows.
+    chunk_bytes_max: usize,
     capacity: usize,
+    /// Bytes appended since the log was last found to cool down.
+    appended: usize,
 }
 
 impl Tail {
+    /// An empty tail of a shard that may hold `budget` bytes: no chunk takes more than a small part of it.
+    pub fn new(budget: u64) -> Self {
+        let largest = (budget / 32).clamp(CHUNK_BYTES_MIN as u64, CHUNK_BYTES_MAX as u64) as usize;
+        Self { chunks: VecDeque::new(), next_capacity: 0, chunk_bytes_max: round_down(largest), capacity: 0, appended: 0 }
+    }
+
+    /// Fits the chunks to come to what was appended since this was last called: a log that has become slow takes small ones again.
+    pub fn cool_down(&mut self) {
+        self.next_capacity = round_up(self.appended / 4).min(self.next_capacity);
+        self.appended = 0;
+    }
+
     /// Bytes of memory it holds.
     pub fn capacity(&self) -> usize {
         self.capacity
@@ -66,17 +81,17 @@ impl Tail {
         let mut growth = 0;
         let mut next = self.next_capacity;
         while rest > 0 {
-            let capacity = chunk_capacity(next, rest);
+            let capacity = self.chunk_capacity(next, rest);
             growth += capacity;
             rest = rest.saturating_sub(capacity);
-            next = grown(capacity);
+            next = self.grown(capacity);
         }
         growth
     }
 
     /// Block pieces that a body of `length` bytes at `at` may be cut into, at most.
     pub fn pieces_for(&self, length: usize) -> usize {
-        2 + length / self.next_capacity.clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
+        2 + length / self.next_capacity.max(CHUNK_BYTES_MIN)
     }
 
     /// Appends `pieces` at `at`, which is the tail's end, or the start of a segment, or (with an empty tail) the log's end; then `prefix` gives what
@@ -99,6 +114,7 @@ impl Tail {
             }
         }
         let mut rest: usize = pieces.iter().map(|piece| piece.len()).sum();
+        self.appended += rest;
         for piece in pieces {
             let mut piece = *piece;
             while !piece.is_empty() {
@@ -117,8 +133,8 @@ impl Tail {
     }
 
     fn add_chunk(&mut self, pool: &MemoryPool, start: Place, rest: usize) {
-        let capacity = chunk_capacity(self.next_capacity, rest);
-        self.next_capacity = grown(capacity);
+        let capacity = self.chunk_capacity(self.next_capacity, rest);
+        self.next_capacity = self.grown(capacity);
         let writer = pool.chunk(capacity);
         self.capacity += capacity;
         self.chunks.push_back(TailChunk { start, writer });
@@ -273,14 +289,12 @@ impl Tail {
         self.capacity = 0;
         self.next_capacity = 0;
     }
-}
 
-fn chunk_capacity(next: usize, rest: usize) -> usize {
-    round_up(rest)
-        .max(next)
-        .clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
-}
+    fn chunk_capacity(&self, next: usize, rest: usize) -> usize {
+        round_up(rest).max(next).clamp(CHUNK_BYTES_MIN, self.chunk_bytes_max)
+    }
 
-fn grown(capacity: usize) -> usize {
-    (capacity * 4).min(CHUNK_BYTES_MAX)
+    fn grown(&self, capacity: usize) -> usize {
+        (capacity * 4).min(self.chunk_bytes_max)
+    }
 }

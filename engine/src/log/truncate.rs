@@ -9,8 +9,6 @@ use super::{Log, LogError, ReadError};
 use crate::disk::{Disk, DiskFile};
 use crate::environment::Environment;
 use crate::journal::entry::Item;
-use crate::log::checkpoint::ignore_missing;
-use crate::segment::file_name;
 
 impl<E: Environment> Log<E> {
     /// Cuts off the batch that contains `offset` and everything after it; durable when this returns. Returns the log's new end, which is at most `offset`.
@@ -33,8 +31,7 @@ impl<E: Environment> Log<E> {
                 return Err(self.storage_error("truncating", &io::Error::other(other.to_string())));
             }
         };
-        let _io = self.io.enter().await;
-        self.check_online()?;
+        // Before the turn on the files: a checkpoint may need that to make room in the journal.
         let item = Item::Truncate {
             topic_id: self.topic_id,
             partition: self.topic_partition.partition,
@@ -46,6 +43,7 @@ impl<E: Environment> Log<E> {
             .write_item(&item)
             .await
             .map_err(|reason| self.storage_error("truncating", &io::Error::other(&*reason)))?;
+        let _io = self.io.enter().await;
         let done = self.cut(cut, end).await;
         mark.unpin();
         if let Err(error) = done {
@@ -102,8 +100,8 @@ impl<E: Environment> Log<E> {
     }
 
     async fn cut(&self, cut: Place, end: i64) -> io::Result<()> {
-        self.shard.lower_recovery_point(self, end).await?;
-        let (removed, shortened, snapshots) = {
+        self.shard.lower_offsets(self, end).await?;
+        let (removed, shortened) = {
             let mut state = self.state.borrow_mut();
             let state = &mut *state;
             let mut removed = state.segments.split_off(&(cut.segment + 1));
@@ -144,17 +142,7 @@ impl<E: Environment> Log<E> {
             state.log_start = state.log_start.min(end);
             state.epochs.truncate_from_end(end);
             state.leader_epoch = state.epochs.latest_epoch().unwrap_or(state.leader_epoch);
-            let snapshots: Vec<i64> = state
-                .snapshots
-                .iter()
-                .copied()
-                .filter(|offset| *offset > end)
-                .collect();
-            (
-                removed.into_keys().collect::<Vec<_>>(),
-                shortened,
-                snapshots,
-            )
+            (removed.into_keys().collect::<Vec<_>>(), shortened)
         };
         let place = self.state.borrow().end();
         self.flush.truncate(end, place);
@@ -168,15 +156,7 @@ impl<E: Environment> Log<E> {
                 segment.reserved = cut.position;
             }
         }
-        for offset in snapshots {
-            ignore_missing(
-                self.shard
-                    .env
-                    .disk()
-                    .remove_file(&self.path().join(file_name(offset, "snapshot")))
-                    .await,
-            )?;
-        }
+        self.remove_later_snapshots(end).await?;
         if self.state.borrow().materialized {
             self.shard.env.disk().sync_dir(&self.path()).await?;
         }
