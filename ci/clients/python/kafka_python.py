@@ -1,4 +1,5 @@
 """Driver for kafka-python."""
+import re
 import time
 
 import kafka
@@ -58,7 +59,10 @@ class Driver:
         return {key: entry["value"] for key, entry in answer["topic"][topic].items()}
 
     def alter_config(self, topic, key, value):
-        self.admin().alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs={key: value})])
+        answer = self.admin().alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs={key: value})])["topic"][topic]
+        refused = re.match(r"\[Error (\d+)\]", answer)  # this client answers with the error's text and raises nothing
+        if refused:
+            raise ClientError(int(refused[1]), answer)
 
     def create_partitions(self, topic, total):
         self.admin().create_partitions({topic: NewPartitions(total)})

@@ -2,6 +2,7 @@
 so a client that loses an ability fails instead of being passed over."""
 from dataclasses import dataclass
 
+ADMIN = ("create_topic", "delete_topic", "list_topics", "describe_topic", "describe_configs", "alter_config", "create_partitions", "delete_records")
 EVERY = ("none", "gzip", "snappy", "lz4", "zstd")
 
 
@@ -17,13 +18,13 @@ class Family:
     null_headers: bool = True  # tells a header without value from an empty one when it reads
     writes_null_headers: bool = True
     binary: bool = True  # any bytes in keys and headers, and null values
+    append_time: bool = True  # shows the time of the batch where that rules
     text_headers: bool = False  # consumed headers are one text
     acks_zero: bool = True
     time_offsets: bool = True
     watermarks: bool = True
     out_of_range: bool = True  # reports a fetch position outside the log instead of resetting silently
-    admin: tuple = ("create_topic", "delete_topic", "list_topics", "describe_topic", "describe_configs", "alter_config",
-                    "create_partitions", "delete_records")
+    admin: tuple = ADMIN
     bulk_bytes: int = 900_000  # the single large record
 
 
@@ -34,9 +35,9 @@ FAMILIES = (
     Family("confluent-kafka", (PYTHON, "python/confluent.py")),
     Family("kafka-python", (PYTHON, "python/kafka_python.py"), writes_null_headers=False),
     Family("aiokafka", (PYTHON, "python/aio.py")),
-    Family("kafkajs", ("node", "node/driver.js"), consumes=False, out_of_range=False),
+    Family("kafkajs", ("node", "node/driver.js"), consumes=False, writes_null_headers=False, out_of_range=False),
     Family("franz-go", ("@bin/franz",)),
     Family("sarama", ("@bin/sarama",)),
-    Family("kafka-go", ("@bin/kafkago",), idempotent=False),
+    Family("kafka-go", ("@bin/kafkago",), idempotent=False, empty_keys=False, null_headers=False, append_time=False, admin=ADMIN[:-1]),
     Family("java", ("java", "-Xmx512M", "-XX:TieredStopAtLevel=1", "-cp", "@java/classes:@kafka/libs/*", "ringlog.ci.Driver")),
 )

@@ -49,9 +49,9 @@ def expect_same(reader, written, read, first_offset=0, offsets=None):
             if decode(got["h"]) != headers_text(want):
                 raise AssertionError(f"record {index} has headers {decode(got['h'])!r}, not {headers_text(want)!r}")
         else:
-            headers = want["h"] if reader.null_headers else [[name, data or ""] for name, data in want["h"]]
-            if got["h"] != headers:
-                raise AssertionError(f"record {index} has headers {got['h']}, not {headers}")
+            wanted, found = ([[name, data if reader.null_headers else data or ""] for name, data in one["h"]] for one in (want, got))
+            if found != wanted:
+                raise AssertionError(f"record {index} has headers {found}, not {wanted}")
         if want["ts"] is not None and got["ts"] != want["ts"]:
             raise AssertionError(f"record {index} has time {got['ts']}, not {want['ts']}")
         if got["tt"] not in (None, "create"):

@@ -14,7 +14,7 @@ class Report:
         except Exception as error:  # a check may fail in any way; the next one must still run
             text = " ".join(f"{type(error).__name__}: {error}".split())
             self.failures.append(f"{family}: {name}")
-            print(f"FAIL {family}: {name}: {text[:3000]}", flush=True)
+            print(f"FAIL {family}: {name}: {text[:1000]}", flush=True)
             return False
         self.passed += 1
         print(f"ok   {family}: {name} ({time.monotonic() - began:.1f} s)", flush=True)
