@@ -90,6 +90,26 @@ pub struct ShardMetrics {
     pub logs: Counter,
     /// Bytes in logs.
     pub log_bytes: Counter,
+    /// Entries written to the journal: durable writes that acknowledgements waited for.
+    pub journal_entries: Counter,
+    /// Batches and other items in those entries.
+    pub journal_items: Counter,
+    /// Bytes written to the journal, padding included.
+    pub journal_bytes: Counter,
+    /// Bytes of journal files that some log still needs; bounds the work after a crash.
+    pub journal_live_bytes: Counter,
+    /// Bytes of all journal files; at most journal.bytes.max.
+    pub journal_file_bytes: Counter,
+    /// Bytes of recent batches held in memory.
+    pub tail_cache_bytes: Counter,
+    /// Limit of ringlog_tail_cache_bytes (memory.tail.cache.bytes).
+    pub tail_cache_bytes_max: Counter,
+    /// Bytes written to segment files.
+    pub written_behind_bytes: Counter,
+    /// Partitions whose log is offline; the log says why.
+    pub logs_offline: Counter,
+    /// Segment files open.
+    pub open_files: Counter,
 }
 
 impl Default for ShardMetrics {
@@ -116,6 +136,16 @@ impl Default for ShardMetrics {
             request_bytes_max: zero(),
             mailbox_waits: zero(),
             logs: zero(),
+            journal_entries: zero(),
+            journal_items: zero(),
+            journal_bytes: zero(),
+            journal_live_bytes: zero(),
+            journal_file_bytes: zero(),
+            tail_cache_bytes: zero(),
+            tail_cache_bytes_max: zero(),
+            written_behind_bytes: zero(),
+            logs_offline: zero(),
+            open_files: zero(),
             log_bytes: zero(),
         }
     }
@@ -147,118 +177,37 @@ impl ShardMetrics {
         }
     }
 
+    #[rustfmt::skip]
     const DESCRIPTIONS: &[Description] = &[
-        (
-            "ringlog_received_bytes_total",
-            "counter",
-            "Bytes read from clients.",
-            |m| m.bytes_received.get(),
-        ),
-        (
-            "ringlog_sent_bytes_total",
-            "counter",
-            "Bytes sent to clients.",
-            |m| m.bytes_sent.get(),
-        ),
-        (
-            "ringlog_connections",
-            "gauge",
-            "Client connections open.",
-            |m| m.connections.get(),
-        ),
-        (
-            "ringlog_connections_opened_total",
-            "counter",
-            "Client connections opened.",
-            |m| m.connections_opened.get(),
-        ),
-        (
-            "ringlog_connections_refused_total",
-            "counter",
-            "Connections refused, or closed for what the client sent.",
-            |m| m.connections_refused.get(),
-        ),
-        (
-            "ringlog_appended_batches_total",
-            "counter",
-            "Record batches appended.",
-            |m| m.batches_appended.get(),
-        ),
-        (
-            "ringlog_appended_bytes_total",
-            "counter",
-            "Bytes of record batches appended.",
-            |m| m.bytes_appended.get(),
-        ),
-        (
-            "ringlog_duplicate_batches_total",
-            "counter",
-            "Idempotent batches that were there already.",
-            |m| m.batches_duplicate.get(),
-        ),
-        (
-            "ringlog_refused_batches_total",
-            "counter",
-            "Record batches refused.",
-            |m| m.produce_refused.get(),
-        ),
-        (
-            "ringlog_fetched_bytes_total",
-            "counter",
-            "Bytes of record batches handed to consumers.",
-            |m| m.bytes_fetched.get(),
-        ),
-        (
-            "ringlog_fetches_parked_total",
-            "counter",
-            "Fetches that waited for data.",
-            |m| m.fetches_parked.get(),
-        ),
-        (
-            "ringlog_fetch_sessions",
-            "gauge",
-            "Fetch sessions open.",
-            |m| m.fetch_sessions.get(),
-        ),
-        (
-            "ringlog_request_memory_bytes",
-            "gauge",
-            "Bytes of large requests held in memory.",
-            |m| m.request_bytes.get(),
-        ),
-        (
-            "ringlog_request_memory_limit_bytes",
-            "gauge",
-            "Limit of ringlog_request_memory_bytes (memory.request.bytes).",
-            |m| m.request_bytes_max.get(),
-        ),
-        (
-            "ringlog_response_memory_bytes",
-            "gauge",
-            "Bytes of fetched batches held until their responses are sent.",
-            |m| m.response_bytes.get(),
-        ),
-        (
-            "ringlog_response_memory_limit_bytes",
-            "gauge",
-            "Limit of ringlog_response_memory_bytes (memory.response.bytes).",
-            |m| m.response_bytes_max.get(),
-        ),
-        (
-            "ringlog_mailbox_waits_total",
-            "counter",
-            "Requests to another shard that waited for room in its mailbox.",
-            |m| m.mailbox_waits.get(),
-        ),
-        (
-            "ringlog_logs",
-            "gauge",
-            "Partitions with an open log.",
-            |m| m.logs.get(),
-        ),
-        ("ringlog_log_bytes", "gauge", "Bytes in all logs.", |m| {
-            m.log_bytes.get()
-        }),
+        ("ringlog_received_bytes_total", "counter", "Bytes read from clients.", |m| m.bytes_received.get()),
+        ("ringlog_sent_bytes_total", "counter", "Bytes sent to clients.", |m| m.bytes_sent.get()),
+        ("ringlog_connections", "gauge", "Client connections open.", |m| m.connections.get()),
+        ("ringlog_connections_opened_total", "counter", "Client connections opened.", |m| m.connections_opened.get()),
+        ("ringlog_connections_refused_total", "counter", "Connections refused, or closed for what the client sent.", |m| m.connections_refused.get()),
+        ("ringlog_appended_batches_total", "counter", "Record batches appended.", |m| m.batches_appended.get()),
+        ("ringlog_appended_bytes_total", "counter", "Bytes of record batches appended.", |m| m.bytes_appended.get()),
+        ("ringlog_duplicate_batches_total", "counter", "Idempotent batches that were there already.", |m| m.batches_duplicate.get()),
+        ("ringlog_refused_batches_total", "counter", "Record batches refused.", |m| m.produce_refused.get()),
+        ("ringlog_fetched_bytes_total", "counter", "Bytes of record batches handed to consumers.", |m| m.bytes_fetched.get()),
+        ("ringlog_fetches_parked_total", "counter", "Fetches that waited for data.", |m| m.fetches_parked.get()),
+        ("ringlog_fetch_sessions", "gauge", "Fetch sessions open.", |m| m.fetch_sessions.get()),
+        ("ringlog_request_memory_bytes", "gauge", "Bytes of large requests held in memory.", |m| m.request_bytes.get()),
+        ("ringlog_request_memory_limit_bytes", "gauge", "Limit of ringlog_request_memory_bytes (memory.request.bytes).", |m| m.request_bytes_max.get()),
+        ("ringlog_response_memory_bytes", "gauge", "Bytes of fetched batches held until their responses are sent.", |m| m.response_bytes.get()),
+        ("ringlog_response_memory_limit_bytes", "gauge", "Limit of ringlog_response_memory_bytes (memory.response.bytes).", |m| m.response_bytes_max.get()),
+        ("ringlog_mailbox_waits_total", "counter", "Requests to another shard that waited for room in its mailbox.", |m| m.mailbox_waits.get()),
+        ("ringlog_logs", "gauge", "Partitions with an open log.", |m| m.logs.get()),
+        ("ringlog_log_bytes", "gauge", "Bytes in all logs.", |m| { m.log_bytes.get() }),
+        ("ringlog_journal_entries_total", "counter", "Entries written to the journal: durable writes that acknowledgements waited for.", |m| m.journal_entries.get()),
+        ("ringlog_journal_items_total", "counter", "Batches and other items in those entries.", |m| m.journal_items.get()),
+        ("ringlog_journal_bytes_total", "counter", "Bytes written to the journal, padding included.", |m| m.journal_bytes.get()),
+        ("ringlog_journal_live_bytes", "gauge", "Bytes of journal files that some log still needs; bounds the work after a crash.", |m| m.journal_live_bytes.get()),
+        ("ringlog_journal_file_bytes", "gauge", "Bytes of all journal files; at most journal.bytes.max.", |m| m.journal_file_bytes.get()),
+        ("ringlog_tail_cache_bytes", "gauge", "Bytes of recent batches held in memory.", |m| m.tail_cache_bytes.get()),
+        ("ringlog_tail_cache_limit_bytes", "gauge", "Limit of ringlog_tail_cache_bytes (memory.tail.cache.bytes).", |m| m.tail_cache_bytes_max.get()),
+        ("ringlog_segment_written_bytes_total", "counter", "Bytes written to segment files.", |m| m.written_behind_bytes.get()),
+        ("ringlog_logs_offline", "gauge", "Partitions whose log is offline; the log says why.", |m| m.logs_offline.get()),
+        ("ringlog_segment_files_open", "gauge", "Segment files open.", |m| m.open_files.get()),
     ];
 
     /// All shards' numbers as Prometheus text.

@@ -59,18 +59,19 @@ pub fn run(config: BrokerConfig) -> Result<(), String> {
             "configuration keys that are not known here were ignored"
         );
     }
-    raise_descriptor_limit();
+    let descriptors = raise_descriptor_limit();
     let possession = directories::take(&config).map_err(|error| error.to_string())?;
     let control = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let control = control.map_err(|error| format!("no control thread: {error}"))?;
-    control.block_on(run_on_control(config, possession, began))
+    control.block_on(run_on_control(config, possession, descriptors, began))
 }
 
 async fn run_on_control(
     config: BrokerConfig,
     possession: Possession,
+    descriptors: u64,
     began: Instant,
 ) -> Result<(), String> {
     let (listeners, advertised) = bind(&config)?;
@@ -82,7 +83,7 @@ async fn run_on_control(
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let mut broker = Broker::start(config, &possession, advertised)?;
+    let mut broker = Broker::start(config, &possession, descriptors, advertised)?;
     let ready = Arc::new(AtomicBool::new(false));
     if let Some(listener) = http_listener {
         if let Ok(address) = listener.local_addr() {
@@ -155,6 +156,7 @@ impl Broker {
     fn start(
         config: BrokerConfig,
         possession: &Possession,
+        descriptors: u64,
         advertised: Vec<Listener>,
     ) -> Result<Self, String> {
         let shards = match config.shards {
@@ -177,14 +179,14 @@ impl Broker {
                 .collect(),
             config: Arc::new(config),
         });
-        prepare(engine_config(&common, 0))?;
+        prepare(engine_config(&common, 0, descriptors))?;
         let (sender, reports) = tokio::sync::mpsc::unbounded_channel();
         let mut threads = Vec::new();
         for index in 0..shards {
             let start = ShardStart {
                 index,
                 common: common.clone(),
-                engine: engine_config(&common, index),
+                engine: engine_config(&common, index, descriptors),
                 reports: sender.clone(),
             };
             let thread = std::thread::Builder::new().name(format!("shard-{index}"));
@@ -294,7 +296,7 @@ fn prepare(config: EngineConfig) -> Result<(), String> {
         .map_err(|_| "preparing the data directories failed; the log says how".to_string())?
 }
 
-fn engine_config(common: &Common, shard: usize) -> EngineConfig {
+fn engine_config(common: &Common, shard: usize, descriptors: u64) -> EngineConfig {
     let config = &common.config;
     let shards = common.shards as u64;
     let milliseconds = |name| std::time::Duration::from_millis(config.number(name).max(0) as u64);
@@ -304,6 +306,8 @@ fn engine_config(common: &Common, shard: usize) -> EngineConfig {
         journal_dir: config.journal_dir.clone(),
         tail_cache_bytes: config.tail_cache_bytes / shards,
         journal_bytes_max: config.journal_bytes_max / shards,
+        // Half of the descriptors are for segments, the rest for connections and everything else.
+        open_files_max: (descriptors / 2 / shards).clamp(64, 65_536) as usize,
         retention_check_interval: milliseconds("log.retention.check.interval.ms"),
         file_delete_delay: milliseconds("log.segment.delete.delay.ms"),
         producer_id_expiration_ms: config.number("producer.id.expiration.ms"),
@@ -344,8 +348,8 @@ fn bind(config: &BrokerConfig) -> Result<(Vec<Bound>, Vec<Listener>), String> {
     Ok((bound, advertised))
 }
 
-/// Raises the limit of open files to what the system allows: each partition and connection needs some.
-fn raise_descriptor_limit() {
+/// Raises the limit of open files to what the system allows: each partition and connection needs some. Gives the limit that holds.
+fn raise_descriptor_limit() -> u64 {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         if soft < hard {
             setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
@@ -356,4 +360,5 @@ fn raise_descriptor_limit() {
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files (RLIMIT_NOFILE) could not be raised");
     }
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft)
 }

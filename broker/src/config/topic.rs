@@ -12,6 +12,7 @@ use super::keys::{self, Update};
 use super::topic_keys::{self, TopicKey};
 use super::{BrokerConfig, ConfigError, split_list};
 use crate::controller::image::Image;
+use crate::shard::settings::TopicSettings;
 
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,8 +171,17 @@ pub fn log_config(config: &BrokerConfig, image: &Image, topic: &str) -> LogConfi
     }
 }
 
+/// What holds for produce to a topic.
+pub fn settings(config: &BrokerConfig, image: &Image, topic: &str) -> TopicSettings {
+    let min_insync_replicas = number(config, image, topic, "min.insync.replicas");
+    TopicSettings {
+        rules: produce_rules(config, image, topic),
+        min_insync_replicas: usize::try_from(min_insync_replicas).unwrap_or(1),
+    }
+}
+
 /// What produced batches of a topic are checked against; the caller fills in the time and what the request's version allows.
-pub fn produce_rules(config: &BrokerConfig, image: &Image, topic: &str) -> ProduceRules {
+fn produce_rules(config: &BrokerConfig, image: &Image, topic: &str) -> ProduceRules {
     let number = |name| number(config, image, topic, name);
     let text = |name| effective(name, config, image, topic).value;
     ProduceRules {

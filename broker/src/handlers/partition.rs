@@ -19,6 +19,8 @@ pub struct Located {
     pub shard: usize,
     /// The epoch in which this broker leads.
     pub leader_epoch: i32,
+    /// How many replicas are in sync, this broker's own included.
+    pub in_sync: usize,
 }
 
 /// Why a partition cannot be served here.
@@ -80,6 +82,7 @@ impl Shard {
             topic_id: topic.id,
             shard,
             leader_epoch: state.leader_epoch,
+            in_sync: state.isr.len(),
         })
     }
 

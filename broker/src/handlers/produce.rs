@@ -16,6 +16,7 @@ use super::RequestContext;
 use super::partition::{Located, Unlocated, leader_endpoints, topic_of};
 use crate::authorizer::{Operation, ResourceType};
 use crate::controller::image::{Image, TopicImage};
+use crate::shard::Shard;
 use crate::shard::append::{AppendItem, AppendOrder, AppendOutcome, Started, settle_all};
 use crate::shard::exchange::Pending;
 use crate::shard::message::{Reply, Request};
@@ -50,7 +51,9 @@ pub async fn begin(context: &RequestContext, request: ProduceRequest) -> InFligh
             let located = match (refusal, &found) {
                 (Some(error), _) => Err(Unlocated::because(error)),
                 (None, Err(error)) => Err(Unlocated::because(*error)),
-                (None, Ok(topic)) => shard.locate(topic, index),
+                (None, Ok(topic)) => shard
+                    .locate(topic, index)
+                    .and_then(|located| check_in_sync(shard, located, request.acks)),
             };
             let mut answer = PartitionProduceResponse {
                 index,
@@ -61,6 +64,7 @@ pub async fn begin(context: &RequestContext, request: ProduceRequest) -> InFligh
                     shard,
                     leader_epoch,
                     topic_id,
+                    ..
                 }) => {
                     let batch = partition
                         .records
@@ -118,6 +122,20 @@ pub async fn begin(context: &RequestContext, request: ProduceRequest) -> InFligh
         work.push((places, started));
     }
     InFlight { response, work }
+}
+
+/// acks=all wants as many replicas in sync as `min.insync.replicas` says.
+fn check_in_sync(shard: &Shard, located: Located, acks: i16) -> Result<Located, Unlocated> {
+    let wanted = match acks {
+        -1 => shard
+            .topic_settings(located.topic_id)
+            .map_or(1, |settings| settings.min_insync_replicas),
+        _ => 1,
+    };
+    match located.in_sync >= wanted {
+        true => Ok(located),
+        false => Err(Unlocated::because(ErrorCode::NOT_ENOUGH_REPLICAS)),
+    }
 }
 
 /// What is wrong with the request as a whole.

@@ -106,7 +106,7 @@ impl Shard {
             outcome: AppendOutcome::refused(error, message.to_string()),
             flush: None,
         };
-        let Some(rules) = self.produce_rules(item.topic_id) else {
+        let Some(settings) = self.topic_settings(item.topic_id) else {
             return refused(
                 ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
                 "the topic was deleted",
@@ -118,7 +118,7 @@ impl Shard {
                 "the partition's log is offline; the broker's log says why",
             );
         };
-        let mut rules = *rules;
+        let mut rules = settings.rules;
         rules.now_ms = self.environment.wall_clock_ms();
         rules.zstd_allowed = zstd_allowed;
         let bytes = item.batch.len();

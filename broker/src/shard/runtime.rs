@@ -307,6 +307,28 @@ async fn open_metadata(shard: &Rc<Shard>) -> Result<(), String> {
 impl Shard {
     /// Copies gauges into the counters that other threads read.
     fn snapshot(&self) {
+        let engine = self.engine.metrics();
+        let gauges = [
+            (&self.metrics.journal_entries, engine.journal.entries),
+            (&self.metrics.journal_items, engine.journal.items),
+            (&self.metrics.journal_bytes, engine.journal.bytes),
+            (&self.metrics.journal_live_bytes, engine.journal.live_bytes),
+            (&self.metrics.journal_file_bytes, engine.journal.file_bytes),
+            (&self.metrics.tail_cache_bytes, engine.tail_cache_bytes),
+            (
+                &self.metrics.tail_cache_bytes_max,
+                engine.tail_cache_bytes_max,
+            ),
+            (
+                &self.metrics.written_behind_bytes,
+                engine.written_behind_bytes,
+            ),
+            (&self.metrics.logs_offline, engine.logs_offline as u64),
+            (&self.metrics.open_files, engine.open_files as u64),
+        ];
+        for (gauge, value) in gauges {
+            gauge.set(value);
+        }
         let logs = self.engine.logs();
         self.metrics.logs.set(logs.len() as u64);
         self.metrics

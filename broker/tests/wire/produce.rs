@@ -197,6 +197,23 @@ fn faults_are_named() {
     assert_eq!(client.read_all("t", 0).len(), 0);
 }
 
+#[test]
+fn acks_all_wants_enough_replicas_in_sync() {
+    let broker = Broker::start(&[]);
+    let mut client = broker.connect();
+    client.create_topic("t", 1, &[("min.insync.replicas", "2")]);
+    let refused = client.produce("t", 0, batch(&[b"v"]));
+    assert_eq!(refused.error_code, ErrorCode::NOT_ENOUGH_REPLICAS);
+    let id = client.send(&produce_request("t", 0, 1, batch(&[b"v"])), 9);
+    let Response::Produce(response) = client.receive(ApiKey::Produce, 9, id) else {
+        panic!()
+    };
+    assert_eq!(
+        response.responses[0].partition_responses[0].error_code,
+        ErrorCode::NONE
+    );
+}
+
 fn request(batch: &[u8]) -> ProduceRequest {
     let data = PartitionProduceData {
         index: 0,
