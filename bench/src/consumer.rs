@@ -31,6 +31,8 @@ use crate::workload::Consumer;
 pub struct ConsumerCounts {
     /// Records received, whole run.
     pub received: u64,
+    /// Of them, records that this run's producer stamped.
+    pub own: u64,
     /// Records received while the window was open.
     pub window_records: u64,
     /// Bytes of record batches received while the window was open, as they were on the wire.
@@ -408,6 +410,7 @@ impl ConsumerLoad {
                 let (topic, partition) = (lane.topic, lane.partition);
                 let (run, window, stamped) = (self.run, self.window, self.stamped);
                 let latencies = &mut self.latencies;
+                let own = &mut self.counts.own;
                 let walked = batch.for_each(position, |offset, value| {
                     records += 1;
                     let Some(stamp) =
@@ -415,6 +418,7 @@ impl ConsumerLoad {
                     else {
                         return;
                     };
+                    *own += 1;
                     if stamp.intended_ns >= window.0 && stamp.intended_ns < window.1 {
                         latencies.record(now, now.saturating_sub(stamp.intended_ns), 1);
                     }

@@ -149,9 +149,14 @@ impl Drive {
             .map_or(0, |load| load.counts.received)
     }
 
+    /// Records of this run, without what was in the topics before.
+    fn own_received(&self) -> u64 {
+        self.consumer.as_ref().map_or(0, |load| load.counts.own)
+    }
+
     fn settled(&self) -> bool {
         self.producer.as_ref().is_none_or(ProducerLoad::settled)
-            && (!self.await_consumer || self.received() >= self.acknowledged())
+            && (!self.await_consumer || self.own_received() >= self.acknowledged())
     }
 
     fn wait(&mut self, now: u64, events: &mut Vec<Readiness>) -> Result<(), LoadError> {

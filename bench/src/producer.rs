@@ -392,13 +392,12 @@ impl ProducerLoad {
         stopped: bool,
         poller: &Poller,
     ) -> Result<(), LoadError> {
-        let mut sent = false;
         while self.links[link].connection.in_flight() < self.config.in_flight {
+            // While the socket takes no more, records gather in their batches, as they do in any client.
+            if self.links[link].connection.wants_write() {
+                break;
+            }
             if self.config.rate == Rate::Max && !stopped {
-                // acks=0 is answered by nothing: what limits it is the socket.
-                if self.config.acks == Acks::None && self.links[link].connection.wants_write() {
-                    break;
-                }
                 self.fill(link, now);
             }
             let request = self.gather(link);
@@ -406,15 +405,9 @@ impl ProducerLoad {
                 break;
             }
             self.send(link, request)?;
-            sent = true;
-            if self.config.acks == Acks::None {
-                self.links[link].connection.flush().map_err(LoadError::Io)?;
-            }
+            self.links[link].connection.flush().map_err(LoadError::Io)?;
         }
-        if sent || self.links[link].connection.wants_write() {
-            self.flush(link, poller)?;
-        }
-        Ok(())
+        self.flush(link, poller)
     }
 
     /// Closed loop: a full batch for as many of the link's partitions as one request takes.

@@ -152,6 +152,8 @@ impl Stage<'_> {
     fn measure(&mut self) -> Result<Outcome, RunError> {
         let workload = self.workload;
         if let Some(preload) = &workload.preload {
+            // Offsets are told once every partition is led: before that, writing would be refused.
+            self.offsets(-1)?;
             self.preload(preload)?;
         }
         let latest = self.offsets(-1)?;
