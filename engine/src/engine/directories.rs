@@ -116,7 +116,11 @@ pub(super) async fn create_directory<E: Environment>(env: &E, directory: &Path) 
     let disk = env.disk();
     disk.create_dir_all(directory).await?;
     for above in directory.ancestors().skip(1) {
-        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        let above = if above.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            above
+        };
         match disk.sync_dir(above).await {
             // Not ours to sync, hence not made by us.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,

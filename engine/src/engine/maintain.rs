@@ -137,7 +137,11 @@ impl<E: Environment> Shard<E> {
             }
             let mut points = self.durable_points.borrow()[directory].clone();
             for (log, reached) in &here {
-                points.insert(key(log.topic_partition()), reached.offset);
+                // An earlier checkpoint may come later.
+                let point = points
+                    .entry(key(log.topic_partition()))
+                    .or_insert(reached.offset);
+                *point = reached.offset.max(*point);
             }
             let path =
                 OffsetFile::RecoveryPoint.path(&self.config.log_dirs[directory], self.config.shard);
@@ -209,7 +213,10 @@ impl<E: Environment> Shard<E> {
         let _turn = self.maintenance.enter().await;
         let directory = log.directory_index();
         let path = &self.config.log_dirs[directory];
-        let all = [(OffsetFile::RecoveryPoint, &self.durable_points), (OffsetFile::LogStart, &self.durable_starts)];
+        let all = [
+            (OffsetFile::RecoveryPoint, &self.durable_points),
+            (OffsetFile::LogStart, &self.durable_starts),
+        ];
         for (which, durable) in all {
             let mut offsets = durable.borrow()[directory].clone();
             match offsets.get_mut(&key(log.topic_partition())) {

@@ -232,14 +232,24 @@ impl<E: Environment> Engine<E> {
         suffix: &str,
     ) -> Result<(), EngineError> {
         let key = (*topic_id, partition);
-        let Some(log) = self.log(topic_id, partition) else { return Ok(()) };
+        let Some(log) = self.log(topic_id, partition) else {
+            return Ok(());
+        };
         // What is set aside should be whole: its last records are in the journal only.
         if suffix == "stray" && log.checkpoint(true).await.is_none() {
             tracing::warn!(log = %log.topic_partition(), "set aside without its last records, which cannot be written");
         }
         // The log stays where checkpoints find it until the journal has taken the item: it may hold what makes room.
-        let item = Item::Delete { topic_id: *topic_id, partition };
-        let (_, mark) = self.shard.journal().write_item(&item).await.map_err(|reason| io::Error::other(&*reason))?;
+        let item = Item::Delete {
+            topic_id: *topic_id,
+            partition,
+        };
+        let (_, mark) = self
+            .shard
+            .journal()
+            .write_item(&item)
+            .await
+            .map_err(|reason| io::Error::other(&*reason))?;
         if self.shard.logs.borrow_mut().remove(&key).is_none() {
             // Somebody else was faster.
             mark.unpin();

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 
-use super::directories::{create_directory, journal_identity, read_clean_marker, remove_clean_marker, write_clean_marker,};
+use super::directories::{
+    create_directory, journal_identity, read_clean_marker, remove_clean_marker, write_clean_marker,
+};
 use super::maintain::{OffsetFile, Offsets, read_offsets};
 use super::shard::{LogKey, Shard};
 use super::{Engine, EngineError, RecoveredLog, shard_of};
@@ -80,7 +82,9 @@ impl<E: Environment> Engine<E> {
                 recovery_point: points[directory].get(&name).copied(),
                 log_start: starts[directory].get(&name).copied(),
                 truncated_to: view.and_then(|view| view.truncated_to),
-                first_in_journal: view.zip(scanned.as_ref()).and_then(|(view, scan)| first_offset(view, scan)),
+                first_in_journal: view
+                    .zip(scanned.as_ref())
+                    .and_then(|(view, scan)| first_offset(view, scan)),
                 segments: view
                     .map(|view| segments_of(view, scanned.as_ref()))
                     .unwrap_or_default(),
@@ -213,10 +217,7 @@ fn first_offset<E: Environment>(view: &JournalView, scan: &Scan<E>) -> Option<i6
     }
 }
 
-fn segments_of<E: Environment>(
-    view: &JournalView,
-    scan: Option<&Scan<E>>,
-) -> BTreeSet<i64> {
+fn segments_of<E: Environment>(view: &JournalView, scan: Option<&Scan<E>>) -> BTreeSet<i64> {
     let Some(scan) = scan else {
         return Default::default();
     };

@@ -142,7 +142,7 @@ pub(crate) async fn scan<E: Environment>(
         .map(|(file, _)| file.number + 1)
         .max()
         .unwrap_or(0);
-    let firsts: Vec<Option<EntryHeader>> = opened.iter().map(|(_, first)| *first).collect();
+    let mut firsts: Vec<Option<EntryHeader>> = opened.iter().map(|(_, first)| *first).collect();
     let mut files: Vec<JournalFile<E>> = opened.into_iter().map(|(file, _)| file).collect();
 
     let mut starts = Vec::new();
@@ -150,21 +150,26 @@ pub(crate) async fn scan<E: Environment>(
         if firsts[index].is_none() {
             continue;
         }
-        if let Some((header, items, _)) = Window::default().entry(file, 0, identity).await?
-            && let Some(ReadItem {
-                item: Item::LifeStart { previous_sequence },
-                ..
-            }) = items.first()
-        {
-            starts.push(LifeStart {
-                file: index,
-                previous_sequence: *previous_sequence,
-                previous_checksum: header.previous,
-            });
+        match Window::default().entry(file, 0, identity).await? {
+            Some((header, items, _)) => {
+                if let Some(ReadItem {
+                    item: Item::LifeStart { previous_sequence },
+                    ..
+                }) = items.first()
+                {
+                    starts.push(LifeStart {
+                        file: index,
+                        previous_sequence: *previous_sequence,
+                        previous_checksum: header.previous,
+                    });
+                }
+            }
+            // Never completed, or damaged: it is not for this entry to say what is needed.
+            None => firsts[index] = None,
         }
     }
 
-    // The newest header says what is still needed; the chain is read from the file that holds it.
+    // The newest valid entry at the start of a file says what is still needed; the chain is read from the file that holds it.
     let needed = firsts
         .iter()
         .flatten()

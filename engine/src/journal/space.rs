@@ -200,7 +200,10 @@ impl<E: Environment> Journal<E> {
     fn wants_file(&self) -> bool {
         let state = self.state.borrow();
         let wanted = self.wanted_bytes.get();
-        let gathered = state.gathering.as_ref().map_or(0, |gathering| gathering.builder.size() as u64);
+        let gathered = state
+            .gathering
+            .as_ref()
+            .map_or(0, |gathering| gathering.builder.size() as u64);
         if wanted > 0
             && state
                 .place_for(wanted - 2 * BLOCK_BYTES as u64, gathered)

@@ -63,8 +63,10 @@ impl<E: Environment> Log<E> {
     /// Writes and syncs everything appended so far; returns the offset that the recovery point may move to, or `None` when the log is offline.
     /// With `seal`, the active segment gets its exact size and complete indexes too: a clean stop.
     pub(crate) async fn checkpoint(&self, seal: bool) -> Option<Checkpointed> {
-        // The snapshot must be of exactly the offset it is named after: taken now, valid once everything before is flushed.
+        let _io = self.io.enter().await;
         let truncations = self.flush.truncations();
+        // The snapshot must be of exactly the offset it is named after: taken now, valid when everything before is flushed. A truncation
+        // cannot come in between, it needs the turn.
         let (target, snapshot, epochs) = {
             let state = self.state.borrow();
             let snapshot = (!state.producers.is_empty())
@@ -72,7 +74,6 @@ impl<E: Environment> Log<E> {
             (state.next_offset, snapshot, state.epochs.clone())
         };
         self.flushed(target).await.ok()?;
-        let _io = self.io.enter().await;
         if !self.write_behind_in_turn(WriteBehind::Everything).await {
             return None;
         }

@@ -321,7 +321,16 @@ impl<E: Environment> Log<E> {
             return Ok(match stop {
                 Stop::Limit => Cold::Found((Vec::new(), None, wanted.start_offset)),
                 // What follows, if anything, is in the tail.
-                Stop::End(at) if self.state.borrow().segments.get(&base).is_some_and(|segment| at < segment.size) => Cold::GoOn(at),
+                Stop::End(at)
+                    if self
+                        .state
+                        .borrow()
+                        .segments
+                        .get(&base)
+                        .is_some_and(|segment| at < segment.size) =>
+                {
+                    Cold::GoOn(at)
+                }
                 Stop::End(_) => Cold::Nothing,
                 Stop::NoBatch(at, reason) if at == position => Cold::NoBatch(reason),
                 Stop::NoBatch(at, reason) => {
@@ -346,13 +355,7 @@ impl<E: Environment> Log<E> {
     }
 
     /// Reads the one batch at `position` that begins in the file (with the bytes in `head`) and ends in the tail.
-    fn read_straddling(
-        &self,
-        base: i64,
-        position: u64,
-        head: &Bytes,
-        wanted: &Wanted,
-    ) -> Cold {
+    fn read_straddling(&self, base: i64, position: u64, head: &Bytes, wanted: &Wanted) -> Cold {
         let Some((header, head_len)) = self.straddling_header(base, position, head) else {
             // The tail has changed meanwhile: look again.
             return Cold::GoOn(position);
@@ -368,11 +371,7 @@ impl<E: Environment> Log<E> {
         let mut pieces = vec![head.slice(..head_len)];
         let state = self.state.borrow();
         pieces.extend(state.tail.bytes(base, position + head_len as u64..end));
-        Cold::Found((
-            pieces,
-            Some(header.base_offset),
-            header.next_offset(),
-        ))
+        Cold::Found((pieces, Some(header.base_offset), header.next_offset()))
     }
 
     /// Reads up to `len` bytes of a segment's file from a block boundary, cut at `end`.

@@ -110,7 +110,9 @@ impl<E: Environment> Log<E> {
                 .map_err(|error| error.to_string())?;
         }
         if !plan.clean {
-            self.remove_later_snapshots(end).await.map_err(|error| error.to_string())?;
+            self.remove_later_snapshots(end)
+                .await
+                .map_err(|error| error.to_string())?;
         }
         let exact = recorded == Some(end);
         self.restore_producers(end, exact)
@@ -201,7 +203,16 @@ impl<E: Environment> Log<E> {
                 break;
             }
             let (position, reached, ended) = self.scan_segment(base, 0, limit).await?;
-            end = reached.max(base);
+            if base > end {
+                if position > 0 {
+                    return Err(format!(
+                        "records {end} to {base} are missing before segment {base}; restore the log from another copy"
+                    ));
+                }
+                // Made for records that were never acknowledged.
+                break;
+            }
+            end = reached;
             let last = index + 1 == bases.len();
             if let Some(reason) = ended
                 && !last
@@ -406,7 +417,12 @@ impl<E: Environment> Log<E> {
     pub(super) async fn remove_later_snapshots(&self, end: i64) -> io::Result<()> {
         let later: Vec<i64> = {
             let mut state = self.state.borrow_mut();
-            let later = state.snapshots.iter().copied().filter(|offset| *offset > end).collect();
+            let later = state
+                .snapshots
+                .iter()
+                .copied()
+                .filter(|offset| *offset > end)
+                .collect();
             state.snapshots.retain(|offset| *offset <= end);
             later
         };
@@ -416,7 +432,11 @@ impl<E: Environment> Log<E> {
             let path = directory.join(file_name(*offset, "snapshot"));
             ignore_missing(disk.remove_file(&path).await)?;
         }
-        if later.is_empty() { Ok(()) } else { disk.sync_dir(&directory).await }
+        if later.is_empty() {
+            Ok(())
+        } else {
+            disk.sync_dir(&directory).await
+        }
     }
 
     /// Producer state as of `end`: a snapshot, and the batches after it.

@@ -49,7 +49,13 @@ impl Tail {
     /// An empty tail of a shard that may hold `budget` bytes: no chunk takes more than a small part of it.
     pub fn new(budget: u64) -> Self {
         let largest = (budget / 32).clamp(CHUNK_BYTES_MIN as u64, CHUNK_BYTES_MAX as u64) as usize;
-        Self { chunks: VecDeque::new(), next_capacity: 0, chunk_bytes_max: round_down(largest), capacity: 0, appended: 0 }
+        Self {
+            chunks: VecDeque::new(),
+            next_capacity: 0,
+            chunk_bytes_max: round_down(largest),
+            capacity: 0,
+            appended: 0,
+        }
     }
 
     /// Fits the chunks to come to what was appended since this was last called: a log that has become slow takes small ones again.
@@ -291,7 +297,9 @@ impl Tail {
     }
 
     fn chunk_capacity(&self, next: usize, rest: usize) -> usize {
-        round_up(rest).max(next).clamp(CHUNK_BYTES_MIN, self.chunk_bytes_max)
+        round_up(rest)
+            .max(next)
+            .clamp(CHUNK_BYTES_MIN, self.chunk_bytes_max)
     }
 
     fn grown(&self, capacity: usize) -> usize {

@@ -18,7 +18,9 @@ const STEPS_MAX: u64 = 3_000_000;
 
 /// A sequence of numbers that follows from a seed.
 fn mix(seed: u64, salt: u64) -> u64 {
-    let mut word = seed.wrapping_add(salt.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut word = seed
+        .wrapping_add(salt.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        .wrapping_add(0x9e37_79b9_7f4a_7c15);
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ (word >> 31)
@@ -38,11 +40,20 @@ fn run_seed(seed: u64) {
             1 => mix(world, 2) % 600,
             _ => mix(world, 2) % 3000,
         };
-        let stop = StopAt { disk_operations: Some(operations), steps: Some(STEPS_MAX), ..StopAt::default() };
+        let stop = StopAt {
+            disk_operations: Some(operations),
+            steps: Some(STEPS_MAX),
+            ..StopAt::default()
+        };
         let shared = model.clone();
         let outcome = executor.run_until(stop, move |env| workload::live(env, shared, life, false));
         if std::env::var("RINGLOG_TRACE").is_ok() {
-            eprintln!("life {life}: {} operations, {} us, {:?}", operations, executor.world().now(), matches!(outcome, Outcome::Stopped));
+            eprintln!(
+                "life {life}: {} operations, {} us, {:?}",
+                operations,
+                executor.world().now(),
+                matches!(outcome, Outcome::Stopped)
+            );
         }
         disk = match (outcome, mix(world, 3) % 4) {
             (Outcome::Stopped, 0) => executor.disk().kill(mix(world, 4)),
@@ -51,14 +62,35 @@ fn run_seed(seed: u64) {
     }
     let executor = Executor::with_disk(mix(seed, 3), disk);
     let shared = model.clone();
-    let stop = StopAt { steps: Some(STEPS_MAX), ..StopAt::default() };
+    let stop = StopAt {
+        steps: Some(STEPS_MAX),
+        ..StopAt::default()
+    };
     let outcome = executor.run_until(stop, move |env| workload::live(env, shared, lives, true));
-    let doing: Vec<String> = model.borrow().logs.values().map(|log| log.doing.clone()).collect();
-    assert_eq!(outcome, Outcome::Finished(()), "the last life spins at {doing:?}, {} us", executor.world().now());
+    let doing: Vec<String> = model
+        .borrow()
+        .logs
+        .values()
+        .map(|log| log.doing.clone())
+        .collect();
+    assert_eq!(
+        outcome,
+        Outcome::Finished(()),
+        "the last life spins at {doing:?}, {} us",
+        executor.world().now()
+    );
     // And once more after the clean stop.
     let disk = executor.disk().crash(mix(seed, 5));
     let executor = Executor::with_disk(mix(seed, 4), disk);
-    executor.run_until(StopAt { steps: Some(STEPS_MAX), ..StopAt::default() }, move |env| workload::verify_only(env, model)).finished();
+    executor
+        .run_until(
+            StopAt {
+                steps: Some(STEPS_MAX),
+                ..StopAt::default()
+            },
+            move |env| workload::verify_only(env, model),
+        )
+        .finished();
 }
 
 #[test]
@@ -67,12 +99,20 @@ fn acknowledged_batches_survive_every_crash() {
         run_seed(seed.parse().expect("RINGLOG_SEED is a number"));
         return;
     }
-    let seeds: u64 = std::env::var("RINGLOG_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(300);
-    let first: u64 = std::env::var("RINGLOG_SEED_FIRST").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+    let seeds: u64 = std::env::var("RINGLOG_SEEDS")
+        .ok()
+        .and_then(|seeds| seeds.parse().ok())
+        .unwrap_or(300);
+    let first: u64 = std::env::var("RINGLOG_SEED_FIRST")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(0);
     for seed in first..first + seeds {
         let result = std::panic::catch_unwind(|| run_seed(seed));
         if let Err(panic) = result {
-            eprintln!("seed {seed} fails; replay it with RINGLOG_SEED={seed} cargo test -p ringlog-engine --test log_simulation");
+            eprintln!(
+                "seed {seed} fails; replay it with RINGLOG_SEED={seed} cargo test -p ringlog-engine --test log_simulation"
+            );
             std::panic::resume_unwind(panic);
         }
     }

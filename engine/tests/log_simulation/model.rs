@@ -45,31 +45,60 @@ impl ModelLog {
 
     /// Everything before `offset` was acknowledged.
     pub fn acknowledge(&mut self, offset: i64) {
-        let count = self.batches.partition_point(|batch| batch.last_offset < offset);
+        let count = self
+            .batches
+            .partition_point(|batch| batch.last_offset < offset);
         self.acknowledged = self.acknowledged.max(count);
     }
 
     /// Everything from `offset` on is gone.
     pub fn truncate(&mut self, offset: i64) {
-        let count = self.batches.partition_point(|batch| batch.last_offset < offset);
+        let count = self
+            .batches
+            .partition_point(|batch| batch.last_offset < offset);
         self.batches.truncate(count);
         self.acknowledged = self.acknowledged.min(count);
         self.start = self.start.min(self.end());
-        self.next_sequence =
-            self.batches.iter().rev().find_map(|batch| batch.sequence.map(|sequence| sequence + (batch.last_offset - batch.base_offset) as i32 + 1)).unwrap_or(0);
+        self.next_sequence = self
+            .batches
+            .iter()
+            .rev()
+            .find_map(|batch| {
+                batch
+                    .sequence
+                    .map(|sequence| sequence + (batch.last_offset - batch.base_offset) as i32 + 1)
+            })
+            .unwrap_or(0);
     }
 
     /// Compares with what was found; afterwards what was found is what there is.
     pub fn check(&mut self, start: i64, found: &[ModelBatch], context: &str) {
         let start_least = match self.truncating_to {
-            Some(offset) => self.start.min(self.batches.iter().find(|batch| batch.last_offset >= offset).map_or(offset, |batch| batch.base_offset)),
+            Some(offset) => self.start.min(
+                self.batches
+                    .iter()
+                    .find(|batch| batch.last_offset >= offset)
+                    .map_or(offset, |batch| batch.base_offset),
+            ),
             None => self.start,
         };
-        assert!(start >= start_least, "{context}: starts at {start}, {start_least} was acknowledged");
-        assert!(start <= self.start_asked.max(self.start), "{context}: starts at {start}, only {} was asked for", self.start_asked);
-        let skip = self.batches.partition_point(|batch| batch.last_offset < start);
+        assert!(
+            start >= start_least,
+            "{context}: starts at {start}, {start_least} was acknowledged"
+        );
+        assert!(
+            start <= self.start_asked.max(self.start),
+            "{context}: starts at {start}, only {} was asked for",
+            self.start_asked
+        );
+        let skip = self
+            .batches
+            .partition_point(|batch| batch.last_offset < start);
         let least = match self.truncating_to {
-            Some(offset) => self.batches.partition_point(|batch| batch.last_offset < offset).min(self.acknowledged),
+            Some(offset) => self
+                .batches
+                .partition_point(|batch| batch.last_offset < offset)
+                .min(self.acknowledged),
             None => self.acknowledged,
         };
         assert!(
@@ -78,12 +107,29 @@ impl ModelLog {
             skip + found.len(),
             self.batches.len()
         );
-        assert!(skip + found.len() <= self.batches.len(), "{context}: more batches than were appended");
+        assert!(
+            skip + found.len() <= self.batches.len(),
+            "{context}: more batches than were appended"
+        );
         for (found, expected) in found.iter().zip(&self.batches[skip..]) {
-            assert_eq!(found.base_offset, expected.base_offset, "{context}: an offset has changed");
-            assert!(found == &ModelBatch { sequence: found.sequence, ..expected.clone() }, "{context}: the batch at {} has changed", found.base_offset);
+            assert_eq!(
+                found.base_offset, expected.base_offset,
+                "{context}: an offset has changed"
+            );
+            assert!(
+                found
+                    == &ModelBatch {
+                        sequence: found.sequence,
+                        ..expected.clone()
+                    },
+                "{context}: the batch at {} has changed",
+                found.base_offset
+            );
         }
-        let end = self.batches.get((skip + found.len()).wrapping_sub(1)).map_or(0, |batch| batch.last_offset + 1);
+        let end = self
+            .batches
+            .get((skip + found.len()).wrapping_sub(1))
+            .map_or(0, |batch| batch.last_offset + 1);
         self.truncate(end);
         self.acknowledged = self.batches.len();
         self.truncating_to = None;
@@ -102,7 +148,11 @@ pub struct Model {
 
 impl Model {
     pub fn new(seed: u64) -> Self {
-        Self { seed, logs: BTreeMap::new(), made: 0 }
+        Self {
+            seed,
+            logs: BTreeMap::new(),
+            made: 0,
+        }
     }
 
     /// A new log's number.
@@ -112,9 +162,24 @@ impl Model {
         let mut id = [0x11; 16];
         id[..8].copy_from_slice(&(number as u64 + 1).to_be_bytes());
         // Names are used again after a deletion.
-        let taken: Vec<String> = self.logs.values().filter(|log| !log.deleted).map(|log| log.name.clone()).collect();
-        let name = (0..).map(|i| format!("topic-{i}")).find(|name| !taken.contains(name)).expect("endless");
-        self.logs.insert(number, ModelLog { name, topic_id: TopicId(id), ..ModelLog::default() });
+        let taken: Vec<String> = self
+            .logs
+            .values()
+            .filter(|log| !log.deleted)
+            .map(|log| log.name.clone())
+            .collect();
+        let name = (0..)
+            .map(|i| format!("topic-{i}"))
+            .find(|name| !taken.contains(name))
+            .expect("endless");
+        self.logs.insert(
+            number,
+            ModelLog {
+                name,
+                topic_id: TopicId(id),
+                ..ModelLog::default()
+            },
+        );
         number
     }
 }

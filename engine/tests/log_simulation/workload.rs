@@ -48,7 +48,11 @@ fn log_config(seed: u64) -> LogConfig {
 }
 
 fn rules() -> ProduceRules {
-    ProduceRules { max_message_bytes: 1 << 20, now_ms: 1_704_067_200_000, ..ProduceRules::default() }
+    ProduceRules {
+        max_message_bytes: 1 << 20,
+        now_ms: 1_704_067_200_000,
+        ..ProduceRules::default()
+    }
 }
 
 /// Opens, verifies, works. With `to_the_end`, ends with a clean stop; otherwise works until stopped.
@@ -60,11 +64,21 @@ pub async fn live(env: SimEnvironment, model: Shared, life: u64, to_the_end: boo
         while model.logs.values().filter(|log| !log.deleted).count() < 4 {
             model.add_log();
         }
-        model.logs.iter().filter(|(_, log)| !log.deleted).map(|(number, _)| *number).collect()
+        model
+            .logs
+            .iter()
+            .filter(|(_, log)| !log.deleted)
+            .map(|(number, _)| *number)
+            .collect()
     };
     watch(&env, &engine, &model);
     let rounds = if to_the_end { 20 } else { 1000 };
-    join_all(numbers.into_iter().map(|number| work(env.clone(), engine.clone(), model.clone(), number, rounds))).await;
+    join_all(
+        numbers
+            .into_iter()
+            .map(|number| work(env.clone(), engine.clone(), model.clone(), number, rounds)),
+    )
+    .await;
     verify(&engine, &model, &format!("life {life}, at its end")).await;
     engine.shutdown_clean().await.expect("a clean stop");
 }
@@ -77,8 +91,18 @@ fn watch(env: &SimEnvironment, engine: &Engine<SimEnvironment>, model: &Shared) 
         loop {
             task_env.sleep(Duration::from_secs(60)).await;
             let now = engine.metrics();
-            let doing: Vec<String> = model.borrow().logs.values().map(|log| log.doing.clone()).collect();
-            assert_ne!(now.journal.entries, before.journal.entries, "seed {}: stuck at {doing:?} with {now:?}", model.borrow().seed);
+            let doing: Vec<String> = model
+                .borrow()
+                .logs
+                .values()
+                .map(|log| log.doing.clone())
+                .collect();
+            assert_ne!(
+                now.journal.entries,
+                before.journal.entries,
+                "seed {}: stuck at {doing:?} with {now:?}",
+                model.borrow().seed
+            );
             before = now;
         }
     });
@@ -92,10 +116,18 @@ pub async fn verify_only(env: SimEnvironment, model: Shared) {
 
 async fn open(env: &SimEnvironment, model: &Shared) -> Engine<SimEnvironment> {
     let config = config(model.borrow().seed);
-    prepare_directories(env, &config).await.expect("the directories can be prepared");
-    let (engine, recovered) = Engine::open(env.clone(), config).await.expect("the engine opens");
+    prepare_directories(env, &config)
+        .await
+        .expect("the directories can be prepared");
+    let (engine, recovered) = Engine::open(env.clone(), config)
+        .await
+        .expect("the engine opens");
     for log in recovered {
-        assert_eq!(log.offline, None, "{} comes back offline", log.topic_partition);
+        assert_eq!(
+            log.offline, None,
+            "{} comes back offline",
+            log.topic_partition
+        );
     }
     engine
 }
@@ -105,28 +137,45 @@ async fn verify(engine: &Engine<SimEnvironment>, model: &Shared, context: &str) 
     for number in numbers {
         let (topic_id, name) = {
             let model = model.borrow();
-            (model.logs[&number].topic_id, model.logs[&number].name.clone())
+            (
+                model.logs[&number].topic_id,
+                model.logs[&number].name.clone(),
+            )
         };
         let log = engine.log(&topic_id, 0);
-        let context = format!("seed {}, {context}, log {number} ({name})", model.borrow().seed);
+        let context = format!(
+            "seed {}, {context}, log {number} ({name})",
+            model.borrow().seed
+        );
         let Some(log) = log else {
             let mut model = model.borrow_mut();
             let log = model.logs.get_mut(&number).expect("known");
             if log.deleting {
                 log.deleted = true;
             }
-            assert!(log.deleted || log.acknowledged == 0, "{context}: it is gone with {} acknowledged batches", log.acknowledged);
+            assert!(
+                log.deleted || log.acknowledged == 0,
+                "{context}: it is gone with {} acknowledged batches",
+                log.acknowledged
+            );
             log.truncate(0);
             log.truncating_to = None;
             continue;
         };
-        assert!(!model.borrow().logs[&number].deleted, "{context}: it was deleted and is there again");
+        assert!(
+            !model.borrow().logs[&number].deleted,
+            "{context}: it was deleted and is there again"
+        );
         let found = read_all(&log, &context).await;
         let mut model = model.borrow_mut();
         let expected = model.logs.get_mut(&number).expect("known");
         expected.deleting = false;
         expected.check(log.log_start_offset(), &found, &context);
-        assert_eq!(log.high_watermark(), log.log_end_offset(), "{context}: everything found is flushed");
+        assert_eq!(
+            log.high_watermark(),
+            log.log_end_offset(),
+            "{context}: everything found is flushed"
+        );
     }
 }
 
@@ -134,16 +183,27 @@ async fn read_all(log: &SimLog, context: &str) -> Vec<ModelBatch> {
     let mut found: Vec<ModelBatch> = Vec::new();
     let mut next = log.log_start_offset();
     loop {
-        let read = log.read(next, 20_000, true, ReadLimit::HighWatermark).await.unwrap_or_else(|error| panic!("{context}: {error}"));
+        let read = log
+            .read(next, 20_000, true, ReadLimit::HighWatermark)
+            .await
+            .unwrap_or_else(|error| panic!("{context}: {error}"));
         if read.is_empty() {
-            assert!(next >= read.high_watermark, "{context}: nothing to read at {next}, the high watermark is {}", read.high_watermark);
+            assert!(
+                next >= read.high_watermark,
+                "{context}: nothing to read at {next}, the high watermark is {}",
+                read.high_watermark
+            );
             return found;
         }
         let bytes: Vec<u8> = read.pieces.concat();
         let mut walked = 0;
         for batch in batches(&bytes) {
             let batch = batch.unwrap_or_else(|error| panic!("{context}: at {next}: {error}"));
-            assert!(batch.checksum_matches(), "{context}: the batch at {} is damaged", batch.header.base_offset);
+            assert!(
+                batch.checksum_matches(),
+                "{context}: the batch at {} is damaged",
+                batch.header.base_offset
+            );
             walked += batch.bytes.len();
             found.push(model_batch(batch.header.base_offset, batch.bytes));
         }
@@ -179,34 +239,74 @@ fn random_batch(env: &SimEnvironment, producer: Option<(i64, i32)>) -> Bytes {
     }
     for _ in 0..records {
         let fill = env.random();
-        let value: Vec<u8> = (0..size / records + 1).map(|i| (fill >> (i % 57)) as u8).collect();
+        let value: Vec<u8> = (0..size / records + 1)
+            .map(|i| (fill >> (i % 57)) as u8)
+            .collect();
         builder = builder.record(1_704_067_200_000, None, Some(&value));
     }
     Bytes::from(builder.build().expect("a batch"))
 }
 
-async fn work(env: SimEnvironment, engine: Engine<SimEnvironment>, model: Shared, number: usize, rounds: usize) {
+async fn work(
+    env: SimEnvironment,
+    engine: Engine<SimEnvironment>,
+    model: Shared,
+    number: usize,
+    rounds: usize,
+) {
     let (topic_id, name, seed) = {
         let model = model.borrow();
-        (model.logs[&number].topic_id, model.logs[&number].name.clone(), model.seed)
+        (
+            model.logs[&number].topic_id,
+            model.logs[&number].name.clone(),
+            model.seed,
+        )
     };
-    let created = engine.create_log(TopicPartition::new(name, 0), topic_id, log_config(seed), None).await;
+    let created = engine
+        .create_log(
+            TopicPartition::new(name, 0),
+            topic_id,
+            log_config(seed),
+            None,
+        )
+        .await;
     let log = created.expect("the log is made");
     for _ in 0..rounds {
         let choice = env.world().random_between(0, 99);
-        model.borrow_mut().logs.get_mut(&number).expect("known").doing = format!("choice {choice}");
+        model
+            .borrow_mut()
+            .logs
+            .get_mut(&number)
+            .expect("known")
+            .doing = format!("choice {choice}");
         match choice {
             0..=79 => append_some(&env, &log, &model, number).await,
             80..=89 => check_some(&env, &log, &model, number).await,
             90..=93 => truncate(&env, &log, &model, number).await,
             94..=95 => delete_before(&env, &log, &model, number).await,
             96 => {
-                model.borrow_mut().logs.get_mut(&number).expect("known").deleting = true;
-                engine.delete_log(&topic_id, 0).await.expect("the log can be deleted");
-                model.borrow_mut().logs.get_mut(&number).expect("known").deleted = true;
+                model
+                    .borrow_mut()
+                    .logs
+                    .get_mut(&number)
+                    .expect("known")
+                    .deleting = true;
+                engine
+                    .delete_log(&topic_id, 0)
+                    .await
+                    .expect("the log can be deleted");
+                model
+                    .borrow_mut()
+                    .logs
+                    .get_mut(&number)
+                    .expect("known")
+                    .deleted = true;
                 return;
             }
-            _ => env.sleep(Duration::from_millis(env.world().random_between(1, 100))).await,
+            _ => {
+                env.sleep(Duration::from_millis(env.world().random_between(1, 100)))
+                    .await
+            }
         }
     }
 }
@@ -224,31 +324,52 @@ async fn append_some(env: &SimEnvironment, log: &SimLog, model: &Shared, number:
     }
     let rules = rules();
     let appends = sent.iter().map(|batch| async {
-        let appended = log.append(batch.clone(), &rules, 3).await.expect("appended");
+        let appended = log
+            .append(batch.clone(), &rules, 3)
+            .await
+            .expect("appended");
         assert!(!appended.duplicate, "a new batch is no duplicate");
         {
             let mut model = model.borrow_mut();
             let expected = model.logs.get_mut(&number).expect("known");
-            assert_eq!(appended.base_offset, expected.end(), "offsets follow each other");
+            assert_eq!(
+                appended.base_offset,
+                expected.end(),
+                "offsets follow each other"
+            );
             let mut added = model_batch(appended.base_offset, batch);
             added.last_offset = appended.last_offset;
             if let Some(sequence) = added.sequence {
-                expected.next_sequence = sequence + (added.last_offset - added.base_offset) as i32 + 1;
+                expected.next_sequence =
+                    sequence + (added.last_offset - added.base_offset) as i32 + 1;
             }
             expected.batches.push(added);
         }
-        log.flushed(appended.last_offset + 1).await.expect("flushed");
+        log.flushed(appended.last_offset + 1)
+            .await
+            .expect("flushed");
         assert!(log.high_watermark() > appended.last_offset);
-        model.borrow_mut().logs.get_mut(&number).expect("known").acknowledge(appended.last_offset + 1);
+        model
+            .borrow_mut()
+            .logs
+            .get_mut(&number)
+            .expect("known")
+            .acknowledge(appended.last_offset + 1);
     });
     join_all(appends).await;
     // A retry of the last batch is a duplicate with the original's offsets.
     if idempotent && env.world().chance(0.3) {
-        let again = log.append(sent[sent.len() - 1].clone(), &rules, 3).await.expect("a duplicate is no error");
+        let again = log
+            .append(sent[sent.len() - 1].clone(), &rules, 3)
+            .await
+            .expect("a duplicate is no error");
         let model = model.borrow();
         let last = model.logs[&number].batches.last().expect("just appended");
         assert!(again.duplicate);
-        assert_eq!((again.base_offset, again.last_offset), (last.base_offset, last.last_offset));
+        assert_eq!(
+            (again.base_offset, again.last_offset),
+            (last.base_offset, last.last_offset)
+        );
     }
 }
 
@@ -259,19 +380,36 @@ async fn check_some(env: &SimEnvironment, log: &SimLog, model: &Shared, number: 
     }
     let offset = env.world().random_between(start as u64, end as u64 - 1) as i64;
     let max_bytes = env.world().random_between(1, 60_000) as usize;
-    let read = log.read(offset, max_bytes, true, ReadLimit::HighWatermark).await.expect("readable");
+    let read = log
+        .read(offset, max_bytes, true, ReadLimit::HighWatermark)
+        .await
+        .expect("readable");
     let bytes = read.pieces.concat();
     let model = model.borrow();
     let expected = &model.logs[&number];
-    let first = expected.batches.partition_point(|batch| batch.last_offset < offset);
+    let first = expected
+        .batches
+        .partition_point(|batch| batch.last_offset < offset);
     let mut count = 0;
     for (batch, expected) in batches(&bytes).zip(&expected.batches[first..]) {
         let batch = batch.expect("a batch");
-        assert_eq!(batch.header.base_offset, expected.base_offset, "seed {}, log {number}: read at {offset}", model.seed);
-        assert!(batch.bytes[16..] == expected.content[..], "seed {}, log {number}: content at {offset}", model.seed);
+        assert_eq!(
+            batch.header.base_offset, expected.base_offset,
+            "seed {}, log {number}: read at {offset}",
+            model.seed
+        );
+        assert!(
+            batch.bytes[16..] == expected.content[..],
+            "seed {}, log {number}: content at {offset}",
+            model.seed
+        );
         count += 1;
     }
-    assert!(count > 0, "seed {}, log {number}: nothing at {offset} of {start}..{end}", model.seed);
+    assert!(
+        count > 0,
+        "seed {}, log {number}: nothing at {offset} of {start}..{end}",
+        model.seed
+    );
 }
 
 async fn truncate(env: &SimEnvironment, log: &SimLog, model: &Shared, number: usize) {
@@ -280,13 +418,22 @@ async fn truncate(env: &SimEnvironment, log: &SimLog, model: &Shared, number: us
         return;
     }
     let offset = env.world().random_between(start as u64, end as u64) as i64;
-    model.borrow_mut().logs.get_mut(&number).expect("known").truncating_to = Some(offset);
+    model
+        .borrow_mut()
+        .logs
+        .get_mut(&number)
+        .expect("known")
+        .truncating_to = Some(offset);
     let now_ends = log.truncate_to(offset).await.expect("truncated");
     let mut model = model.borrow_mut();
     let expected = model.logs.get_mut(&number).expect("known");
     expected.truncating_to = None;
     expected.truncate(offset);
-    assert_eq!(now_ends, expected.end().max(start.min(now_ends)), "the log ends at the batch's beginning");
+    assert_eq!(
+        now_ends,
+        expected.end().max(start.min(now_ends)),
+        "the log ends at the batch's beginning"
+    );
 }
 
 async fn delete_before(env: &SimEnvironment, log: &SimLog, model: &Shared, number: usize) {
