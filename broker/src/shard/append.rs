@@ -114,8 +114,8 @@ impl Shard {
         };
         let Some(log) = self.log(item.topic_id, item.partition) else {
             return refused(
-                ErrorCode::KAFKA_STORAGE_ERROR,
-                "the partition's log is offline; the broker's log says why",
+                self.missing_log(),
+                "the partition has no log here: its topic is being deleted, or the broker's log says why",
             );
         };
         let mut rules = settings.rules;

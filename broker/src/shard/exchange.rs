@@ -343,3 +343,86 @@ impl<Q, R> Drop for ReplyTo<Q, R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! Two shards with mailboxes of one slot that call each other all at once: every call is answered, in order; a lost duty is told.
+    use super::*;
+    use futures_util::FutureExt;
+
+    type Shard = Rc<Exchange<u32, u32>>;
+
+    fn two() -> (Shard, Shard) {
+        let mailboxes: Mailboxes<u32, u32> = (0..2).map(|_| Mailbox::new(1, 2)).collect();
+        (
+            Rc::new(Exchange::new(0, mailboxes.clone())),
+            Rc::new(Exchange::new(1, mailboxes)),
+        )
+    }
+
+    /// The receiving loop of a shard that answers each request with its double, and 13 not at all.
+    fn serving(shard: &Shard, seen: &Rc<RefCell<Vec<u32>>>) -> Pin<Box<dyn Future<Output = ()>>> {
+        let (replies, seen) = (shard.clone(), seen.clone());
+        Box::pin(shard.clone().receive(move |from, call, incoming| {
+            let Incoming::Request(request) = incoming else {
+                return;
+            };
+            seen.borrow_mut().push(request);
+            let reply = replies.reply_to(from, call);
+            if request != 13 {
+                reply.answer(request * 2);
+            }
+        }))
+    }
+
+    #[test]
+    fn saturated_both_ways_all_calls_are_answered() {
+        let (a, b) = two();
+        let seen: [Rc<RefCell<Vec<u32>>>; 2] = Default::default();
+        let mut loops = [serving(&a, &seen[0]), serving(&b, &seen[1])];
+        let calls = |shard: &Shard, to| (0..100).map(|n| shard.call_now(to, n)).collect::<Vec<_>>();
+        let pending = [calls(&a, 1), calls(&b, 0)];
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..1000 {
+            for one in &mut loops {
+                assert!(one.as_mut().poll(&mut context).is_pending());
+            }
+        }
+        for pending in pending {
+            for (n, reply) in pending.into_iter().enumerate() {
+                let expected = if n == 13 {
+                    Err(ShardUnavailable)
+                } else {
+                    Ok(n as u32 * 2)
+                };
+                assert_eq!(reply.now_or_never(), Some(expected));
+            }
+        }
+        for seen in seen {
+            assert_eq!(*seen.borrow(), (0..100).collect::<Vec<_>>());
+        }
+        assert!(a.calls.borrow().is_empty() && b.calls.borrow().is_empty());
+    }
+
+    #[test]
+    fn requests_wait_while_the_way_is_full() {
+        let (a, b) = two();
+        let seen: Rc<RefCell<Vec<u32>>> = Rc::default();
+        let full = OUTBOX_REQUESTS_MAX as u32 + 1;
+        for n in 0..full {
+            assert!(a.room(1).now_or_never().is_some());
+            a.post(1, n);
+        }
+        assert!(a.room(1).now_or_never().is_none());
+        assert_eq!(a.held_up(), 1);
+        let mut loops = [serving(&a, &Rc::default()), serving(&b, &seen)];
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..3 {
+            for one in loops.iter_mut().rev() {
+                assert!(one.as_mut().poll(&mut context).is_pending());
+            }
+        }
+        assert!(a.room(1).now_or_never().is_some());
+        assert!(!seen.borrow().is_empty());
+    }
+}

@@ -26,7 +26,7 @@ use futures_util::future::AbortHandle;
 use ringlog_engine::engine::{Engine, shard_of};
 use ringlog_engine::environment::DirectEnvironment;
 use ringlog_engine::log::TopicId;
-use ringlog_net::Uuid;
+use ringlog_net::{ErrorCode, Uuid};
 
 pub use exchange::ShardUnavailable;
 use message::{Job, Reply, Request};
@@ -182,6 +182,14 @@ impl Shard {
     /// The log of a partition that this shard owns.
     pub fn log(&self, topic_id: Uuid, partition: i32) -> Option<Rc<Log>> {
         self.engine.log(&TopicId(topic_id.0), partition)
+    }
+
+    /// The error for a partition of this shard that has no log: its topic is being deleted, or it could not be opened.
+    pub fn missing_log(&self) -> ErrorCode {
+        match self.applying.get() {
+            true => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+            false => ErrorCode::KAFKA_STORAGE_ERROR,
+        }
     }
 
     /// The shard that owns a partition.

@@ -78,7 +78,10 @@ impl Shard {
 
     async fn read_one(&self, item: &ReadItem, max_bytes: usize, min_one: bool) -> ReadOutcome {
         let Some(log) = self.log(item.topic_id, item.partition) else {
-            return ReadOutcome::refused(ErrorCode::KAFKA_STORAGE_ERROR);
+            return ReadOutcome::refused(match self.topic_settings(item.topic_id) {
+                Some(_) => self.missing_log(),
+                None => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+            });
         };
         if let Err(error) = check_epoch(&log, item.current_leader_epoch) {
             return ReadOutcome::refused(error);
