@@ -45,7 +45,8 @@ impl<E: Environment> Shard<E> {
             };
             log.write_behind(how).await;
             if self.is_short_of_memory() {
-                log.release_memory(false);
+                // Idle or not: whoever waits is woken by what is let go, by nothing else.
+                log.release_memory(true);
             }
         }
     }

@@ -46,6 +46,7 @@ pub async fn prepare_directories<E: Environment>(
         create_directory(env, directory).await?;
     }
     let root = config.journal_root();
+    refuse_left_journals(env, config, &root).await?;
     create_directory(env, &root).await?;
     let mut found: Vec<(u32, JournalProperties)> = Vec::new();
     for entry in disk.list(&root).await? {
@@ -84,8 +85,17 @@ pub async fn prepare_directories<E: Environment>(
             shards: properties.shards,
             ..config.clone()
         };
-        let (engine, _) = Engine::open(env.clone(), old).await?;
+        let (engine, _) = Engine::open(env.clone(), old.clone()).await?;
         engine.shutdown_clean().await?;
+        if read_clean_marker(env, &old).await?.is_none() {
+            return Err(EngineError::Damaged {
+                path: old.journal_path().display().to_string(),
+                reason: format!(
+                    "it holds acknowledged records that could not be put into their segments: start with {} shards and repair the logs that are offline before changing the number",
+                    old.shards
+                ),
+            });
+        }
     }
     super::maintain::merge_checkpoints(env, config).await?;
     for (shard, properties) in &found {
@@ -125,6 +135,34 @@ pub(super) async fn create_directory<E: Environment>(env: &E, directory: &Path) 
             // Not ours to sync, hence not made by us.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
             other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to go on beside journals in another log directory that were not emptied: `log.dirs` was reordered or `journal.dir` changed.
+async fn refuse_left_journals<E: Environment>(
+    env: &E,
+    config: &EngineConfig,
+    root: &Path,
+) -> Result<(), EngineError> {
+    let disk = env.disk();
+    for directory in &config.log_dirs {
+        let other = directory.join("journal");
+        if other == root || !disk.exists(&other).await? {
+            continue;
+        }
+        for entry in disk.list(&other).await? {
+            let path = other.join(&entry.name);
+            if entry.is_dir
+                && read_properties(env, &path).await?.is_some()
+                && read_values(env, &path.join(CLEAN_FILE)).await?.is_none()
+            {
+                return Err(EngineError::Damaged {
+                    path: path.display().to_string(),
+                    reason: "it is a journal that was not emptied, and not the configured one: put log.dirs and journal.dir back as they were, stop the broker cleanly, then change them".into(),
+                });
+            }
         }
     }
     Ok(())
@@ -217,6 +255,8 @@ pub(super) async fn journal_identity<E: Environment>(
                 configured: config.shards,
             });
         }
+        // Whoever made it may have been killed before the names were durable.
+        sync_names(env, config).await?;
         return Ok(properties.identity);
     }
     let identity = Identity {
@@ -230,11 +270,24 @@ pub(super) async fn journal_identity<E: Environment>(
     env.disk()
         .write_atomic(&directory.join(IDENTITY_FILE), text.as_bytes())
         .await?;
-    env.disk().sync_dir(&config.journal_root()).await?;
-    if let Some(above) = config.journal_root().parent() {
-        env.disk().sync_dir(above).await?;
-    }
+    sync_names(env, config).await?;
     Ok(identity)
+}
+
+/// Makes the names of the journal's files, of its directories and of the logs in the log directories durable.
+async fn sync_names<E: Environment>(env: &E, config: &EngineConfig) -> io::Result<()> {
+    let disk = env.disk();
+    disk.sync_dir(&config.journal_path()).await?;
+    disk.sync_dir(&config.journal_root()).await?;
+    if let Some(above) = config.journal_root().parent() {
+        disk.sync_dir(above).await?;
+    }
+    for directory in &config.log_dirs {
+        if disk.exists(directory).await? {
+            disk.sync_dir(directory).await?;
+        }
+    }
+    Ok(())
 }
 
 fn clean_path(config: &EngineConfig) -> PathBuf {

@@ -192,6 +192,9 @@ impl<E: Environment> Engine<E> {
             config,
             0,
         );
+        if let Some(reason) = self.shard.journal().failure() {
+            log.take_offline(&reason);
+        }
         match self.shard.logs.borrow_mut().entry(key) {
             Entry::Occupied(there) => Ok(there.get().clone()),
             Entry::Vacant(free) => Ok(free.insert(log).clone()),

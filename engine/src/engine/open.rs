@@ -36,6 +36,8 @@ struct JournalView {
     /// Indices of the items that have to be put back.
     appends: Vec<usize>,
     truncated_to: Option<i64>,
+    /// The oldest journal file with a truncation that counts.
+    truncated_in: usize,
     deleted: bool,
 }
 
@@ -63,9 +65,20 @@ impl<E: Environment> Engine<E> {
             .map(|scan| resolve(&scan.items))
             .unwrap_or_default();
         let found = find_logs(&shard).await?;
-        let starts = load_offsets(&shard, OffsetFile::LogStart).await?;
-        let points = load_offsets(&shard, OffsetFile::RecoveryPoint).await?;
+        let mut starts = load_offsets(&shard, OffsetFile::LogStart).await?;
+        let mut points = load_offsets(&shard, OffsetFile::RecoveryPoint).await?;
 
+        // What a merged file says of other shards' logs grows stale in this one's.
+        for offsets in [&mut starts, &mut points] {
+            for (directory, offsets) in offsets.iter_mut().enumerate() {
+                let ours: BTreeSet<_> = found
+                    .iter()
+                    .filter(|(.., index)| *index == directory)
+                    .map(|(log, ..)| (log.topic.clone(), log.partition))
+                    .collect();
+                offsets.retain(|name, _| ours.contains(name));
+            }
+        }
         let mut logs = Vec::new();
         for (topic_partition, topic_id, directory) in found {
             let key = (topic_id, topic_partition.partition);
@@ -95,7 +108,7 @@ impl<E: Environment> Engine<E> {
                 topic_partition,
                 topic_id,
                 directory,
-                LogConfig::default(),
+                settings_until_told(),
                 0,
             );
             logs.push((log, plan));
@@ -217,6 +230,17 @@ fn first_offset<E: Environment>(view: &JournalView, scan: &Scan<E>) -> Option<i6
     }
 }
 
+/// What a log found on disk goes by until the broker tells its settings: nothing rolls, because the journal says where its batches belong, and nothing expires.
+fn settings_until_told() -> LogConfig {
+    LogConfig {
+        segment_bytes: u64::from(u32::MAX),
+        segment_ms: i64::MAX,
+        segment_index_bytes: u64::from(u32::MAX),
+        delete: false,
+        ..LogConfig::default()
+    }
+}
+
 fn segments_of<E: Environment>(view: &JournalView, scan: Option<&Scan<E>>) -> BTreeSet<i64> {
     let Some(scan) = scan else {
         return Default::default();
@@ -240,11 +264,12 @@ fn resolve(items: &[FoundItem]) -> BTreeMap<LogKey, JournalView> {
                 topic_id,
                 partition,
                 ..
-            } => views
-                .entry((topic_id, partition))
-                .or_default()
-                .appends
-                .push(index),
+            } => {
+                let view = views.entry((topic_id, partition)).or_default();
+                // Made anew under its id: the directory that is there is the new one's.
+                view.deleted = false;
+                view.appends.push(index);
+            }
             Item::Truncate {
                 topic_id,
                 partition,
@@ -254,6 +279,9 @@ fn resolve(items: &[FoundItem]) -> BTreeMap<LogKey, JournalView> {
                 view.appends.retain(|index| {
                     matches!(items[*index].read.item, Item::Append { last_offset, .. } if last_offset < offset)
                 });
+                if view.truncated_to.is_none() {
+                    view.truncated_in = found.file;
+                }
                 view.truncated_to = Some(
                     view.truncated_to
                         .map_or(offset, |lowest| lowest.min(offset)),
@@ -264,8 +292,10 @@ fn resolve(items: &[FoundItem]) -> BTreeMap<LogKey, JournalView> {
                 partition,
             } => {
                 let view = views.entry((topic_id, partition)).or_default();
-                view.appends.clear();
-                view.deleted = true;
+                *view = JournalView {
+                    deleted: true,
+                    ..JournalView::default()
+                };
             }
             Item::LifeStart { .. } | Item::Checkpoint => {}
         }
@@ -401,7 +431,7 @@ async fn recover<E: Environment>(
         // A truncation is forgotten only once the recovery point says it.
         let log = shard.logs.borrow().get(key).cloned();
         if let (Some(log), Some(_)) = (log, view.truncated_to)
-            && let Some(file) = scan.files.get(scan.in_chain.saturating_sub(1))
+            && let Some(file) = scan.files.get(view.truncated_in)
         {
             log.hold(&file.mark);
         }

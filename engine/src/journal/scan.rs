@@ -84,6 +84,8 @@ async fn open_files<E: Environment>(
             ..OpenOptions::JOURNAL
         };
         let file = env.disk().open(&path, options).await?;
+        // Whoever made it may have been killed before its size and its zeros were durable.
+        file.sync_data().await?;
         let (block, _) = file
             .read_at(0, AlignedBuffer::with_capacity(BLOCK_BYTES), BLOCK_BYTES)
             .await?;

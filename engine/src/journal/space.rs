@@ -21,6 +21,16 @@ use crate::wait::Signal;
 /// How long to wait before a file that could not be made is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// What came of making one more file.
+enum Making {
+    /// It is there.
+    Made,
+    /// The configured bytes are used up: recycling has to bring room.
+    Limit,
+    /// The disk refused.
+    Failed,
+}
+
 /// Where a new life takes up the chain.
 pub(crate) struct ChainStart<E: Environment> {
     /// Files with entries that logs may still need, oldest first.
@@ -134,11 +144,18 @@ impl<E: Environment> Journal<E> {
     async fn run_keeper(self: Rc<Self>) {
         while !self.stopping.get() && self.failure().is_none() {
             self.recycle();
-            if self.wants_file() && !self.make_next_file().await {
-                self.pressure.raise();
-                if self.wanted_bytes.get() == 0 && self.state.borrow().ready.is_empty() {
-                    self.env.sleep(RETRY).await;
-                    continue;
+            if self.wants_file() {
+                match self.make_next_file().await {
+                    Making::Made => {}
+                    // What a log lets go of wakes the keeper.
+                    Making::Limit => self.pressure.raise(),
+                    Making::Failed => {
+                        self.pressure.raise();
+                        if self.state.borrow().ready.is_empty() {
+                            self.env.sleep(RETRY).await;
+                            continue;
+                        }
+                    }
                 }
             }
             if self.is_pressed() {
@@ -221,7 +238,7 @@ impl<E: Environment> Journal<E> {
     }
 
     /// Makes one more file where the limit or a large batch allows it.
-    async fn make_next_file(&self) -> bool {
+    async fn make_next_file(&self) -> Making {
         let wanted = self.wanted_bytes.get();
         let (number, size) = {
             let mut state = self.state.borrow_mut();
@@ -242,7 +259,7 @@ impl<E: Environment> Journal<E> {
             if all + size > self.bytes_max && !few && !oversized {
                 // Recycling will bring room; whoever waits is woken then.
                 self.wanted_bytes.set(0);
-                return false;
+                return Making::Limit;
             }
             let number = state.next_file_number;
             state.next_file_number += 1;
@@ -253,7 +270,7 @@ impl<E: Environment> Journal<E> {
                 self.wanted_bytes.set(0);
                 self.state.borrow_mut().ready.push_back(file);
                 self.room.happen();
-                true
+                Making::Made
             }
             Err(error) => {
                 tracing::warn!(
@@ -264,7 +281,7 @@ impl<E: Environment> Journal<E> {
                 }
                 self.wanted_bytes.set(0);
                 self.room.happen();
-                false
+                Making::Failed
             }
         }
     }
