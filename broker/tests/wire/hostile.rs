@@ -80,10 +80,7 @@ fn requests_with_single_bytes_changed_never_stop_the_broker() {
             ))),
             12,
         ),
-        (
-            Request::ApiVersions(Box::new(ApiVersionsRequest::default())),
-            3,
-        ),
+        (Request::ApiVersions(Box::default()), 3),
     ];
     let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
     for (request, version) in &requests {
