@@ -69,6 +69,7 @@ const operations = {
   },
   async create_partitions ({ topic, total }) { await (await admin()).createPartitions({ topicPartitions: [{ topic, count: total }] }) },
   async delete_records ({ topic, partition, before }) {
+    await operations.watermarks({ topic, partition }) // kafkajs deletes only where it has met the topic's leaders before
     await (await admin()).deleteTopicRecords({ topic, partitions: [{ partition, offset: String(before) }] })
     return (await operations.watermarks({ topic, partition }))[0]
   },
