@@ -169,10 +169,6 @@ impl<L: MetadataLog, P: Publisher> Keeper<L, P> {
         ProposeError::Stopped(reason.unwrap_or_else(|| Arc::from("the metadata log was closed")))
     }
 
-    #[expect(
-        clippy::type_complexity,
-        reason = "the two halves of an answer, taken apart at once"
-    )]
     fn decide<R>(
         &self,
         decide: impl FnOnce(&mut Controller) -> Decision<R>,

@@ -111,10 +111,12 @@ impl MetadataLog for MemoryLog {
     }
 }
 
+type Publication = (Arc<Image>, Arc<Delta>);
+
 /// Remembers what was published, and whether it had to stop.
 #[derive(Clone, Default)]
 struct Watcher {
-    published: Rc<RefCell<Vec<(Arc<Image>, Arc<Delta>)>>>,
+    published: Rc<RefCell<Vec<Publication>>>,
     stopped: Rc<Cell<bool>>,
 }
 

@@ -58,8 +58,11 @@ pub(crate) struct Shard<E: Environment> {
     /// A log has become dirty that no checkpoint waits for yet.
     pub dirtied: Signal,
     /// Indexes of sealed segments in memory, in the order in which they were read, with their size in bytes.
-    loaded_indexes: RefCell<VecDeque<(Weak<Log<E>>, i64, usize)>>,
+    loaded_indexes: RefCell<VecDeque<LoadedIndex<E>>>,
 }
+
+/// An index of a sealed segment in memory: its log, the segment's base offset, its size in bytes.
+type LoadedIndex<E> = (Weak<Log<E>>, i64, usize);
 
 impl<E: Environment> Shard<E> {
     /// A shard without logs and journal.

@@ -61,6 +61,9 @@ pub struct JournalCounters {
     pub file_bytes: u64,
 }
 
+/// What is called with the reason when the journal fails.
+type OnFailure = Box<dyn Fn(Arc<str>)>;
+
 /// See the module.
 pub(crate) struct Journal<E: Environment> {
     env: E,
@@ -84,7 +87,7 @@ pub(crate) struct Journal<E: Environment> {
     room: Event,
     completions: OffsetWaiters,
     failed: RefCell<Option<Arc<str>>>,
-    on_failure: RefCell<Option<Box<dyn Fn(Arc<str>)>>>,
+    on_failure: RefCell<Option<OnFailure>>,
     counters: Cell<JournalCounters>,
     /// A file of at least this size is needed; 0: none in particular.
     wanted_bytes: Cell<u64>,

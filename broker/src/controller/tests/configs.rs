@@ -165,10 +165,13 @@ fn lists_are_appended_to_and_subtracted_from() {
     );
 }
 
+/// A key, an operation, and its value.
+type Change<'a> = (&'a str, i8, Option<&'a str>);
+
 #[test]
 fn refused_changes_change_nothing() {
     let mut cluster = with_topic();
-    let cases: &[(&[(&str, i8, Option<&str>)], ErrorCode)] = &[
+    let cases: &[(&[Change], ErrorCode)] = &[
         (
             &[("retention.ms", SET, Some("9")), ("nope", SET, Some("1"))],
             ErrorCode::INVALID_CONFIG,
