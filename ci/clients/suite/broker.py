@@ -31,14 +31,20 @@ class Ringlog:
     def data(self):
         return self.directory / "data"
 
-    def start(self, seconds=30):
+    def launch(self):
+        """Starts the process and waits for nothing."""
         if not os.access(self.program, os.X_OK):
             raise CannotStart(f"{self.program} is not there: run `cargo build --release` first")
         command = [self.program, "start"]
         for override in (f"listeners=PLAINTEXT://{self.bootstrap}", f"http.listener=127.0.0.1:{self.http_port}", f"log.dirs={self.data}", *self.overrides):
             command += ["--override", override]
+        self.directory.mkdir(parents=True, exist_ok=True)
         with open(self.directory / "broker.log", "ab") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL)
+
+    def start(self, seconds=30):
+        """Starts the process and waits for its `ready` line."""
+        self.launch()
         deadline, printed = time.monotonic() + seconds, b""
         while not any(line.startswith(b"ready") for line in printed.splitlines()):
             if select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))[0]:

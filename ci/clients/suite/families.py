@@ -25,6 +25,7 @@ class Family:
     watermarks: bool = True
     out_of_range: bool = True  # reports a fetch position outside the log instead of resetting silently
     admin: tuple = ADMIN
+    describing_creates: bool = False  # its metadata requests always allow auto-creation
     bulk_bytes: int = 900_000  # the single large record
 
 
@@ -34,7 +35,7 @@ FAMILIES = (
            text_headers=True, admin=("list_topics", "describe_topic")),
     Family("confluent-kafka", (PYTHON, "python/confluent.py")),
     Family("kafka-python", (PYTHON, "python/kafka_python.py"), writes_null_headers=False),
-    Family("aiokafka", (PYTHON, "python/aio.py")),
+    Family("aiokafka", (PYTHON, "python/aio.py"), describing_creates=True),
     Family("kafkajs", ("node", "node/driver.js"), consumes=False, writes_null_headers=False, out_of_range=False),
     Family("franz-go", ("@bin/franz",)),
     Family("sarama", ("@bin/sarama",)),

@@ -30,8 +30,8 @@ def sample(family, label="label"):
 
 
 def headers_text(record):
-    """Headers as kcat prints them."""
-    return b",".join(name.encode() + b"=" + (b"NULL" if data is None else decode(data)) for name, data in record["h"])
+    """Headers as kcat prints them: as text that ends at a zero byte."""
+    return b",".join(name.encode() + b"=" + (b"NULL" if data is None else decode(data).split(b"\0")[0]) for name, data in record["h"])
 
 
 def expect_same(reader, written, read, first_offset=0, offsets=None):

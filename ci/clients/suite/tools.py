@@ -63,7 +63,7 @@ class Tools:
 
     def topics_refused(self):
         topic = self.topic(2)
-        contains(run("kafka-topics", *self.server, "--create", "--topic", topic, fails=True), "already exists")
+        contains(run("kafka-topics", *self.server, "--create", "--topic", topic, fails=True), "TopicExistsException")
         contains(run("kafka-topics", *self.server, "--describe", "--topic", self.name(), fails=True), "does not exist")
         contains(run("kafka-topics", *self.server, "--alter", "--topic", topic, "--partitions", 1, fails=True), "InvalidPartitions")
 
