@@ -208,6 +208,41 @@ impl<E: Environment> Shard<E> {
         Ok(())
     }
 
+    /// Lets the files say no more of the logs than what was found, durably: a truncation that the journal finished must not be forgotten.
+    pub(crate) async fn cap_offsets(&self) -> io::Result<()> {
+        let _turn = self.maintenance.enter().await;
+        let logs = self.all_logs();
+        let all = [
+            (OffsetFile::RecoveryPoint, &self.durable_points),
+            (OffsetFile::LogStart, &self.durable_starts),
+        ];
+        for (which, durable) in all {
+            for (directory, path) in self.config.log_dirs.iter().enumerate() {
+                let mut offsets = durable.borrow()[directory].clone();
+                let mut lowered = false;
+                let here = logs.iter().filter(|log| log.directory_index() == directory);
+                for log in here.filter(|log| log.failure().is_none()) {
+                    let found = match which {
+                        OffsetFile::RecoveryPoint => log.state.borrow().recovery_point,
+                        OffsetFile::LogStart => log.log_start_offset(),
+                    };
+                    if let Some(offset) = offsets.get_mut(&key(log.topic_partition()))
+                        && *offset > found
+                    {
+                        *offset = found;
+                        lowered = true;
+                    }
+                }
+                if lowered {
+                    write_offsets(&self.env, &which.path(path, self.config.shard), &offsets)
+                        .await?;
+                    durable.borrow_mut()[directory] = offsets;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Lowers a log's recovery point and start durably to `offset`: it was truncated.
     pub(crate) async fn lower_offsets(&self, log: &Log<E>, offset: i64) -> io::Result<()> {
         let _turn = self.maintenance.enter().await;

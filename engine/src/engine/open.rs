@@ -146,6 +146,7 @@ impl<E: Environment> Engine<E> {
         for log in shard.all_logs() {
             log.finish_opening();
         }
+        shard.cap_offsets().await?;
         let next_file_number = chain
             .free
             .iter()

@@ -171,45 +171,23 @@ pub(crate) async fn scan<E: Environment>(
         }
     }
 
-    // The newest valid entry at the start of a file says what is still needed; the chain is read from the file that holds it.
-    let needed = firsts
-        .iter()
-        .flatten()
-        .max_by_key(|header| header.sequence)
-        .map(|header| header.oldest_live);
-    let first = needed.and_then(|needed| {
+    // The newest entry says what is still needed, and it is found by following the chain from the newest file. An older file may be in the middle of being
+    // written over: what is still valid in it is no longer part of anything.
+    let newest = (0..files.len())
+        .filter(|&i| firsts[i].is_some())
+        .max_by_key(|&i| firsts[i].map(|header| header.sequence));
+    let end = follow(&mut files, newest, &firsts, &starts, identity).await?;
+    let first = end.last.and_then(|last| {
         let holding = (0..files.len())
             .rev()
-            .find(|&i| firsts[i].is_some_and(|header| header.sequence <= needed));
+            .find(|&i| firsts[i].is_some_and(|header| header.sequence <= last.oldest_live));
         holding.or_else(|| (0..files.len()).find(|&i| firsts[i].is_some()))
     });
-
-    let mut chain = Chain {
-        items: Vec::new(),
-        last: None,
-        walked: Vec::new(),
+    let chain = if first == newest {
+        end
+    } else {
+        follow(&mut files, first, &firsts, &starts, identity).await?
     };
-    let mut next = first;
-    while let Some(index) = next {
-        chain.walked.push((index, 0));
-        let life_start = chain
-            .walk(&mut files[index], index, identity, &starts)
-            .await?;
-        let last = chain.last;
-        next = life_start.or_else(|| {
-            let last = last?;
-            (0..files.len()).find(|&i| {
-                firsts[i].is_some_and(|header| {
-                    header.life == last.life
-                        && header.sequence == last.sequence + 1
-                        && header.previous == last.checksum
-                })
-            })
-        });
-        if next.is_some_and(|next| chain.walked.iter().any(|(walked, _)| *walked == next)) {
-            next = None;
-        }
-    }
     let damage;
     let mut max_sequence = chain.last.map_or(0, |last| last.sequence);
     (damage, max_sequence) = look_beyond(&files, &chain, identity, max_sequence).await?;
@@ -220,6 +198,43 @@ pub(crate) async fn scan<E: Environment>(
         max_sequence,
         damage,
     ))
+}
+
+/// Follows the chain from the start of the file `first` to its end.
+async fn follow<E: Environment>(
+    files: &mut [JournalFile<E>],
+    first: Option<usize>,
+    firsts: &[Option<EntryHeader>],
+    starts: &[LifeStart],
+    identity: Identity,
+) -> io::Result<Chain> {
+    let mut chain = Chain {
+        items: Vec::new(),
+        last: None,
+        walked: Vec::new(),
+    };
+    let mut next = first;
+    while let Some(index) = next {
+        chain.walked.push((index, 0));
+        let life_start = chain
+            .walk(&mut files[index], index, identity, starts)
+            .await?;
+        let last = chain.last;
+        next = life_start.or_else(|| {
+            let last = last?;
+            firsts.iter().position(|first| {
+                first.is_some_and(|header| {
+                    header.life == last.life
+                        && header.sequence == last.sequence + 1
+                        && header.previous == last.checksum
+                })
+            })
+        });
+        if next.is_some_and(|next| chain.walked.iter().any(|(walked, _)| *walked == next)) {
+            next = None;
+        }
+    }
+    Ok(chain)
 }
 
 struct Chain {

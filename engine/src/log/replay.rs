@@ -445,7 +445,20 @@ impl<E: Environment> Log<E> {
             let mut state = self.state.borrow_mut();
             state.snapshots.retain(|offset| *offset <= end);
             state.producers.clear();
-            state.snapshots.iter().rev().copied().collect()
+            // From a snapshot before the first segment there is no way to here: what the producers did in between is gone, and not to know
+            // a producer is better than to know it wrongly.
+            let first = state
+                .segments
+                .first_key_value()
+                .map_or(end, |(base, _)| *base);
+            let usable = |offset: &i64| *offset >= first || *offset == end;
+            state
+                .snapshots
+                .iter()
+                .rev()
+                .copied()
+                .filter(usable)
+                .collect()
         };
         let mut from = self.log_start_offset();
         // Where the last checkpoint left none, there were no producers.
