@@ -75,6 +75,8 @@ struct Lane {
     intended: Vec<u64>,
     generation: u32,
     queued: bool,
+    /// Whether the open batch may be sent although it is not full.
+    due: bool,
     sealed: VecDeque<Sent>,
     in_flight: VecDeque<Sent>,
     next_sequence: u64,
@@ -235,6 +237,7 @@ impl ProducerLoad {
                     intended: Vec::new(),
                     generation: 0,
                     queued: false,
+                    due: false,
                     sealed: VecDeque::new(),
                     in_flight: VecDeque::new(),
                     next_sequence: 0,
@@ -274,6 +277,7 @@ impl ProducerLoad {
             self.seal(index);
             self.make_ready(index);
         } else if self.config.linger_ms <= 0.0 {
+            lane.due = true;
             self.make_ready(index);
         } else if lane.builder.count() == 1 {
             let deadline = now + (self.config.linger_ms * 1e6) as u64;
@@ -345,6 +349,7 @@ impl ProducerLoad {
         let identity = self.identity(index, count);
         let lane = &mut self.lanes[index as usize];
         lane.generation = lane.generation.wrapping_add(1);
+        lane.due = false;
         let intended = std::mem::take(&mut lane.intended);
         match lane.builder.seal(identity, self.config.compression) {
             Ok(bytes) => lane.sealed.push_back(Sent {
@@ -367,8 +372,9 @@ impl ProducerLoad {
                 break;
             }
             self.lingering.pop_front();
-            let lane = &self.lanes[index as usize];
+            let lane = &mut self.lanes[index as usize];
             if lane.generation == generation && lane.builder.count() > 0 {
+                lane.due = true;
                 self.make_ready(index);
             }
         }
@@ -511,9 +517,10 @@ impl ProducerLoad {
                 request.push(index);
             }
         }
-        // A partition with more closed batches waits for the next request.
+        // A partition with more to send waits for the next request.
         for &index in &request {
-            if !self.lanes[index as usize].sealed.is_empty() {
+            let lane = &self.lanes[index as usize];
+            if lane.due || !lane.sealed.is_empty() {
                 self.make_ready(index);
             }
         }

@@ -193,3 +193,24 @@ fn what_cannot_be_done_is_said() {
     assert_eq!(full.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&full.stderr).contains("cannot write results"));
 }
+
+#[test]
+fn batches_that_fill_while_requests_wait_leave_no_record_behind() {
+    // Answers stand still while records of several batches per partition fall due, with linger and without.
+    let fault = Fault::Stall {
+        after: Duration::from_millis(300),
+        pause: Duration::from_millis(700),
+    };
+    for linger in ["producer.linger_ms=0", "producer.linger_ms=30"] {
+        let slow = [
+            "producer.in_flight=1",
+            "producer.batch_bytes=4096",
+            linger,
+            "producer.rate=3000",
+        ];
+        let sets: Vec<&str> = slow.iter().flat_map(|set| ["--set", set]).collect();
+        let run = run(fault, "produce-1000", &[&sets[..], &["--verify"]].concat());
+        assert_eq!(run.status, 0, "{}", run.text);
+        assert_eq!(run.json["verdict"]["seen"], 6000, "{}", run.text);
+    }
+}
