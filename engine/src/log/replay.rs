@@ -74,8 +74,6 @@ impl<E: Environment> Log<E> {
             state.durable_epochs = epochs.entries().to_vec();
             state.epochs = epochs;
         }
-        let first = bases.first().map_or(0, |(base, _)| *base);
-        let log_start = plan.log_start.unwrap_or(first).max(first);
         {
             let mut state = self.state.borrow_mut();
             state.snapshots = snapshots;
@@ -93,7 +91,7 @@ impl<E: Environment> Log<E> {
             }
         }
         // Without a recovery point nothing was ever checkpointed: the log is what the journal holds of it.
-        let recorded = plan.recovery_point.or(plan.first_in_journal);
+        let recorded = plan.recovery_point.or(plan.first_in_journal).or(plan.truncated_to);
         let point = match (recorded, plan.truncated_to) {
             (Some(point), Some(truncated)) => Some(point.min(truncated)),
             (point, _) => point,
@@ -103,6 +101,8 @@ impl<E: Environment> Log<E> {
             Some(point) => self.find_end(point, plan).await,
             None => self.find_unknown_end(plan).await,
         }?;
+        let first = self.state.borrow().segments.first_key_value().map_or(end, |(base, _)| *base);
+        let log_start = plan.log_start.unwrap_or(first).max(first);
         self.settle_at(end, log_start);
         if !plan.clean {
             self.trim_indexes(end)
