@@ -4,7 +4,7 @@
 //! The files of a shard carry its number behind Kafka's name, so that shards do not write over each other. A change of the number of shards merges them into files
 //! without a number, which a shard reads as long as it has none of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -208,7 +208,8 @@ impl<E: Environment> Shard<E> {
         Ok(())
     }
 
-    /// Lets the files say no more of the logs than what was found, durably: a truncation that the journal finished must not be forgotten.
+    /// Lets the files speak of this shard's logs only, and say no more of them than what was found, durably: a truncation that the journal finished must not be
+    /// forgotten, nor may what is said of a deleted log, or of another shard's, be taken for a later one's.
     pub(crate) async fn cap_offsets(&self) -> io::Result<()> {
         let _turn = self.maintenance.enter().await;
         let logs = self.all_logs();
@@ -219,9 +220,12 @@ impl<E: Environment> Shard<E> {
         for (which, durable) in all {
             for (directory, path) in self.config.log_dirs.iter().enumerate() {
                 let mut offsets = durable.borrow()[directory].clone();
-                let mut lowered = false;
-                let here = logs.iter().filter(|log| log.directory_index() == directory);
-                for log in here.filter(|log| log.failure().is_none()) {
+                let here = || logs.iter().filter(|log| log.directory_index() == directory);
+                let ours: BTreeSet<_> = here().map(|log| key(log.topic_partition())).collect();
+                let before = offsets.len();
+                offsets.retain(|name, _| ours.contains(name));
+                let mut lowered = offsets.len() < before;
+                for log in here().filter(|log| log.failure().is_none()) {
                     let found = match which {
                         OffsetFile::RecoveryPoint => log.state.borrow().recovery_point,
                         OffsetFile::LogStart => log.log_start_offset(),

@@ -65,20 +65,9 @@ impl<E: Environment> Engine<E> {
             .map(|scan| resolve(&scan.items))
             .unwrap_or_default();
         let found = find_logs(&shard).await?;
-        let mut starts = load_offsets(&shard, OffsetFile::LogStart).await?;
-        let mut points = load_offsets(&shard, OffsetFile::RecoveryPoint).await?;
+        let starts = load_offsets(&shard, OffsetFile::LogStart).await?;
+        let points = load_offsets(&shard, OffsetFile::RecoveryPoint).await?;
 
-        // What a merged file says of other shards' logs grows stale in this one's.
-        for offsets in [&mut starts, &mut points] {
-            for (directory, offsets) in offsets.iter_mut().enumerate() {
-                let ours: BTreeSet<_> = found
-                    .iter()
-                    .filter(|(.., index)| *index == directory)
-                    .map(|(log, ..)| (log.topic.clone(), log.partition))
-                    .collect();
-                offsets.retain(|name, _| ours.contains(name));
-            }
-        }
         let mut logs = Vec::new();
         for (topic_partition, topic_id, directory) in found {
             let key = (topic_id, topic_partition.partition);

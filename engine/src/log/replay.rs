@@ -91,7 +91,10 @@ impl<E: Environment> Log<E> {
             }
         }
         // Without a recovery point nothing was ever checkpointed: the log is what the journal holds of it.
-        let recorded = plan.recovery_point.or(plan.first_in_journal).or(plan.truncated_to);
+        let recorded = plan
+            .recovery_point
+            .or(plan.first_in_journal)
+            .or(plan.truncated_to);
         let point = match (recorded, plan.truncated_to) {
             (Some(point), Some(truncated)) => Some(point.min(truncated)),
             (point, _) => point,
@@ -101,7 +104,12 @@ impl<E: Environment> Log<E> {
             Some(point) => self.find_end(point, plan).await,
             None => self.find_unknown_end(plan).await,
         }?;
-        let first = self.state.borrow().segments.first_key_value().map_or(end, |(base, _)| *base);
+        let first = self
+            .state
+            .borrow()
+            .segments
+            .first_key_value()
+            .map_or(end, |(base, _)| *base);
         let log_start = plan.log_start.unwrap_or(first).max(first);
         self.settle_at(end, log_start);
         if !plan.clean {
@@ -156,7 +164,7 @@ impl<E: Environment> Log<E> {
         let Some(base) = base else {
             // No file holds anything before the point: either nothing was ever there, or it is gone.
             let empty = self.state.borrow().segments.is_empty();
-            return if empty && point == 0 || !empty {
+            return if point == 0 || !empty {
                 self.forget_segments_from(i64::MIN, plan).await?;
                 Ok(point)
             } else if plan.segments.is_empty() && plan.truncated_to.is_none() {
