@@ -26,6 +26,7 @@ QUIET = {"log_level": 0}  # librdkafka reports every refused connection, of whic
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 PARTITIONS = 6
 BYTES_PER_ROUND = 120_000_000
+BYTES_PER_SECOND = 20_000_000  # so that a round's load outlives its kills
 KEPT_TOPICS = 3  # so many rounds back, topics are read again after later crashes
 HEADER = struct.Struct(">IQI")  # partition, sequence, CRC-32 of the rest
 NOISE = random.Random(7).randbytes(1 << 20)
@@ -97,8 +98,11 @@ class Load(threading.Thread):
             self.acknowledged[partition][sequence] = message.offset()
 
     def run(self):
-        left = BYTES_PER_ROUND
+        left, began = BYTES_PER_ROUND, time.monotonic()
         while not self.enough.is_set() and not self.errors and left > 0:
+            if BYTES_PER_ROUND - left > (time.monotonic() - began) * BYTES_PER_SECOND:
+                self.producer.poll(0.005)
+                continue
             partition = self.random.randrange(PARTITIONS)
             sequence = self.sent[partition]
             size = self.random.randrange(10, 300_000 if self.large and self.random.random() < 0.02 else 3000)
@@ -190,7 +194,7 @@ def judge(load, found):
     return problems
 
 
-def crash_round(number, broker, random_numbers, kept):
+def crash_round(number, broker, random_numbers, kept, rest):
     topic = f"crash-{number}"
     admin = AdminClient({"bootstrap.servers": broker.bootstrap, **QUIET})
     admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result(30)
@@ -202,11 +206,13 @@ def crash_round(number, broker, random_numbers, kept):
         for _ in range(random_numbers.randrange(1, 4)):
             time.sleep(random_numbers.uniform(0.05, 1.5))
             broker.kill()
+            time.sleep(rest)
             kills += 1
             while random_numbers.random() < 0.3:
                 broker.launch()
                 time.sleep(random_numbers.uniform(0, 0.2))
                 broker.kill()
+                time.sleep(rest)
                 kills += 1
             began = time.monotonic()
             broker.start()
@@ -240,6 +246,7 @@ def main():
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--program", default=ROOT / "target/release/ringlog", help="the ringlog to start")
     parser.add_argument("--against", choices=["ringlog", "kafka"], default="ringlog")
+    parser.add_argument("--rest", type=float, default=0, metavar="SECONDS", help="how long the broker stays dead; without, it is started at once")
     parser.add_argument("--keep", action="store_true", help="keep the data and the broker's log also when every round passes")
     options = parser.parse_args()
     work = ROOT / "target/clients"
@@ -252,7 +259,7 @@ def main():
         broker.start()
         for number in range(1, options.rounds + 1):
             try:
-                described, problems = crash_round(number, broker, random_numbers, kept)
+                described, problems = crash_round(number, broker, random_numbers, kept, options.rest)
             except Exception as error:  # a round may fail in any way; it is reported and the run ends, for the broker's state is unknown
                 described, problems = "the round could not end", [f"{type(error).__name__}: {error}"]
             print(f"{'FAIL' if problems else 'ok  '} round {number}: {described}" + "".join(f"\n     {problem}" for problem in problems), flush=True)
