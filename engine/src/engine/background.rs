@@ -128,6 +128,12 @@ impl<E: Environment> Shard<E> {
                 }
             }
             self.checkpoint_round().await;
+            if journal.is_pressed()
+                && let Err(error) = self.restate_offline().await
+            {
+                tracing::warn!("the journal keeps files for offline logs as they are: {error}");
+                self.sleep_or_stop(Duration::from_secs(1)).await;
+            }
         }
     }
 

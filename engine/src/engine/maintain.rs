@@ -268,6 +268,16 @@ impl<E: Environment> Shard<E> {
         Ok(())
     }
 
+    /// A directory's name once its log is retired: `<topic>-<partition>.<random>-<suffix>`.
+    pub(crate) fn retired_name(&self, topic_partition: &TopicPartition, suffix: &str) -> String {
+        let (high, low) = (self.env.random(), self.env.random());
+        let unique = format!(".{high:016x}{low:016x}-{suffix}");
+        // File systems take names of up to 255 bytes; topics may use nearly all of them.
+        let kept = 255 - unique.len();
+        let name = topic_partition.to_string();
+        name.chars().take(kept).chain(unique.chars()).collect()
+    }
+
     /// Removes what earlier lives have renamed for removal.
     pub(crate) async fn remove_deleted_directories(self: &Rc<Self>) -> io::Result<()> {
         if self.config.shard != 0 {

@@ -7,6 +7,8 @@ mod background;
 mod directories;
 mod maintain;
 mod open;
+mod recovery;
+mod relocate;
 pub(crate) mod shard;
 
 use std::collections::btree_map::Entry;
@@ -243,9 +245,17 @@ impl<E: Environment> Engine<E> {
             tracing::warn!(log = %log.topic_partition(), "set aside without its last records, which cannot be written");
         }
         // The log stays where checkpoints find it until the journal has taken the item: it may hold what makes room.
-        let item = Item::Delete {
-            topic_id: *topic_id,
-            partition,
+        let (topic_id, kept) = (*topic_id, suffix == "stray");
+        let item = if kept {
+            Item::SetAside {
+                topic_id,
+                partition,
+            }
+        } else {
+            Item::Delete {
+                topic_id,
+                partition,
+            }
         };
         let (_, mark) = self
             .shard

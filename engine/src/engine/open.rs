@@ -1,45 +1,30 @@
 //! Opening a shard: finding its logs, reading its journal, putting what it holds back where it belongs, and stopping cleanly.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 
 use super::directories::{
     create_directory, journal_identity, read_clean_marker, remove_clean_marker, write_clean_marker,
 };
 use super::maintain::{OffsetFile, Offsets, read_offsets};
-use super::shard::{LogKey, Shard};
+use super::recovery::{first_offset, recover, resolve, segments_of};
+use super::shard::Shard;
 use super::{Engine, EngineError, RecoveredLog, shard_of};
-use crate::batch::BatchHeader;
 use crate::checkpoint::{PARTITION_METADATA_FILE, PartitionMetadata};
 use crate::config::{EngineConfig, LogConfig};
 use crate::disk::Disk;
 use crate::environment::Environment;
 use crate::journal::Journal;
-use crate::journal::entry::Item;
-use crate::journal::scan::{FoundItem, Scan, Window, open_clean, scan};
+use crate::journal::scan::{open_clean, scan};
 use crate::journal::space::ChainStart;
-use crate::log::flush::Place;
 use crate::log::replay::OpenPlan;
 use crate::log::{Log, TopicPartition};
 use crate::wait::Signal;
 
 /// Logs opened at a time.
 const OPEN_CONCURRENCY: usize = 16;
-
-/// What the journal says about one log.
-#[derive(Default)]
-struct JournalView {
-    /// Indices of the items that have to be put back.
-    appends: Vec<usize>,
-    truncated_to: Option<i64>,
-    /// The oldest journal file with a truncation that counts.
-    truncated_in: usize,
-    deleted: bool,
-}
 
 impl<E: Environment> Engine<E> {
     /// Opens a shard: its journal, and the logs found on disk that belong to it.
@@ -73,9 +58,15 @@ impl<E: Environment> Engine<E> {
             let key = (topic_id, topic_partition.partition);
             let view = views.get(&key);
             if view.is_some_and(|view| view.deleted) {
-                // Deleted in the journal; the rename did not get to the disk.
+                // Gone by the journal; the rename did not get to the disk.
                 let path = config.log_dirs[directory].join(topic_partition.to_string());
-                super::maintain::remove_directory(&env, &path).await?;
+                if view.is_some_and(|view| view.kept) {
+                    let to = config.log_dirs[directory]
+                        .join(shard.retired_name(&topic_partition, "stray"));
+                    env.disk().rename(&path, &to).await?;
+                } else {
+                    super::maintain::remove_directory(&env, &path).await?;
+                }
                 env.disk().sync_dir(&config.log_dirs[directory]).await?;
                 continue;
             }
@@ -213,13 +204,6 @@ impl<E: Environment> Engine<E> {
     }
 }
 
-fn first_offset<E: Environment>(view: &JournalView, scan: &Scan<E>) -> Option<i64> {
-    match scan.items[*view.appends.first()?].read.item {
-        Item::Append { base_offset, .. } => Some(base_offset),
-        _ => None,
-    }
-}
-
 /// What a log found on disk goes by until the broker tells its settings: nothing rolls, because the journal says where its batches belong, and nothing expires.
 fn settings_until_told() -> LogConfig {
     LogConfig {
@@ -229,68 +213,6 @@ fn settings_until_told() -> LogConfig {
         delete: false,
         ..LogConfig::default()
     }
-}
-
-fn segments_of<E: Environment>(view: &JournalView, scan: Option<&Scan<E>>) -> BTreeSet<i64> {
-    let Some(scan) = scan else {
-        return Default::default();
-    };
-    let bases = view
-        .appends
-        .iter()
-        .filter_map(|index| match scan.items[*index].read.item {
-            Item::Append { segment_base, .. } => Some(segment_base),
-            _ => None,
-        });
-    bases.collect()
-}
-
-/// What the chain's items, in order, leave to be done for each log.
-fn resolve(items: &[FoundItem]) -> BTreeMap<LogKey, JournalView> {
-    let mut views: BTreeMap<LogKey, JournalView> = BTreeMap::new();
-    for (index, found) in items.iter().enumerate() {
-        match found.read.item {
-            Item::Append {
-                topic_id,
-                partition,
-                ..
-            } => {
-                let view = views.entry((topic_id, partition)).or_default();
-                // Made anew under its id: the directory that is there is the new one's.
-                view.deleted = false;
-                view.appends.push(index);
-            }
-            Item::Truncate {
-                topic_id,
-                partition,
-                offset,
-            } => {
-                let view = views.entry((topic_id, partition)).or_default();
-                view.appends.retain(|index| {
-                    matches!(items[*index].read.item, Item::Append { last_offset, .. } if last_offset < offset)
-                });
-                if view.truncated_to.is_none() {
-                    view.truncated_in = found.file;
-                }
-                view.truncated_to = Some(
-                    view.truncated_to
-                        .map_or(offset, |lowest| lowest.min(offset)),
-                );
-            }
-            Item::Delete {
-                topic_id,
-                partition,
-            } => {
-                let view = views.entry((topic_id, partition)).or_default();
-                *view = JournalView {
-                    deleted: true,
-                    ..JournalView::default()
-                };
-            }
-            Item::LifeStart { .. } | Item::Checkpoint => {}
-        }
-    }
-    views
 }
 
 /// The directories of logs that belong to this shard: partition, topic id, index of the log directory.
@@ -359,111 +281,4 @@ async fn load_offsets<E: Environment>(
         all.push(read_offsets(&shard.env, directory, shard.config.shard, which).await?);
     }
     Ok(all)
-}
-
-/// Puts back what the journal holds and says where the new life takes it up.
-async fn recover<E: Environment>(
-    shard: &Rc<Shard<E>>,
-    mut scan: Scan<E>,
-    views: &mut BTreeMap<LogKey, JournalView>,
-) -> Result<ChainStart<E>, EngineError> {
-    let needed: BTreeSet<usize> = views
-        .values()
-        .flat_map(|view| view.appends.iter().copied())
-        .collect();
-    let mut window = Window::default();
-    let mut window_file = usize::MAX;
-    for (index, found) in scan.items.iter().enumerate() {
-        let Item::Append {
-            topic_id,
-            partition,
-            segment_base,
-            position,
-            last_offset,
-            ..
-        } = found.read.item
-        else {
-            continue;
-        };
-        if !needed.contains(&index) {
-            continue;
-        }
-        let log = shard.logs.borrow().get(&(topic_id, partition)).cloned();
-        let Some(log) = log else {
-            return Err(EngineError::MissingLog {
-                topic_id,
-                partition,
-            });
-        };
-        if log.failure().is_some() {
-            scan.files[found.file].mark.pin();
-            continue;
-        }
-        if last_offset < log.log_end_offset() {
-            continue;
-        }
-        if window_file != found.file {
-            window = Window::default();
-            window_file = found.file;
-        }
-        let file = &scan.files[found.file];
-        let entry = window.entry_bytes(file, found).await?;
-        let at = Place {
-            segment: segment_base,
-            position: u64::from(position),
-        };
-        if let Err(reason) = replay_item(&log, at, &entry, found, &file.mark).await {
-            log.take_offline(&reason);
-            file.mark.pin();
-        }
-    }
-    for (key, view) in views.iter() {
-        // A truncation is forgotten only once the recovery point says it.
-        let log = shard.logs.borrow().get(key).cloned();
-        if let (Some(log), Some(_)) = (log, view.truncated_to)
-            && let Some(file) = scan.files.get(view.truncated_in)
-        {
-            log.hold(&file.mark);
-        }
-    }
-    if let Some(damage) = &scan.damage {
-        for log in shard.all_logs() {
-            log.take_offline(damage);
-        }
-    }
-    let free = scan.files.split_off(scan.in_chain);
-    Ok(ChainStart {
-        live: scan.files,
-        free,
-        next_file_number: scan.next_file_number,
-        previous_sequence: scan.last.map_or(0, |last| last.sequence),
-        previous_checksum: scan.last.map_or(0, |last| last.checksum),
-        next_sequence: scan.max_sequence + 1,
-    })
-}
-
-async fn replay_item<E: Environment>(
-    log: &Log<E>,
-    at: Place,
-    entry: &Bytes,
-    found: &FoundItem,
-    mark: &Rc<crate::journal::FileMark>,
-) -> Result<(), String> {
-    let parts: Vec<&[u8]> = found
-        .read
-        .body
-        .iter()
-        .map(|range| &entry[range.clone()])
-        .filter(|part| !part.is_empty())
-        .collect();
-    let mut head = [0; crate::batch::HEADER_BYTES];
-    let mut filled = 0;
-    for part in &parts {
-        let count = part.len().min(head.len() - filled);
-        head[filled..filled + count].copy_from_slice(&part[..count]);
-        filled += count;
-    }
-    let header = BatchHeader::parse(&head[..filled])
-        .map_err(|error| format!("the journal holds no batch where it says: {error}"))?;
-    log.replay(at, &parts, &header, mark).await
 }

@@ -105,6 +105,25 @@ pub enum Item {
         /// The partition.
         partition: i32,
     },
+    /// The partition was set aside: its directory is to be kept under another name.
+    SetAside {
+        /// The partition's topic.
+        topic_id: TopicId,
+        /// The partition.
+        partition: i32,
+    },
+    /// What the journal says of an offline partition is said again, so that older files can go: between a first and a last (`complete`) item of this
+    /// kind lie the appends that count, in place of all before.
+    Restate {
+        /// The partition's topic.
+        topic_id: TopicId,
+        /// The partition.
+        partition: i32,
+        /// The lowest truncation that the recovery point does not know of; negative: none.
+        truncated_to: i64,
+        /// Whether this is the last item.
+        complete: bool,
+    },
     /// A new start continues the chain; always the first item of a life's first entry.
     LifeStart {
         /// Sequence of the entry it continues; 0 when it continues none.
@@ -159,8 +178,17 @@ impl Item {
             Item::Delete {
                 topic_id,
                 partition,
+            }
+            | Item::SetAside {
+                topic_id,
+                partition,
             } => {
-                put(0, &[3]);
+                let kind = if matches!(self, Item::Delete { .. }) {
+                    3
+                } else {
+                    6
+                };
+                put(0, &[kind]);
                 put(4, &partition.to_le_bytes());
                 put(8, &topic_id.0);
             }
@@ -169,6 +197,17 @@ impl Item {
                 put(24, &previous_sequence.to_le_bytes());
             }
             Item::Checkpoint => put(0, &[5]),
+            Item::Restate {
+                topic_id,
+                partition,
+                truncated_to,
+                complete,
+            } => {
+                put(0, &[7, u8::from(*complete)]);
+                put(4, &partition.to_le_bytes());
+                put(8, &topic_id.0);
+                put(24, &truncated_to.to_le_bytes());
+            }
         }
         raw
     }
@@ -200,6 +239,16 @@ impl Item {
                 previous_sequence: u64::from_le_bytes(field(raw, 24)),
             },
             5 => Item::Checkpoint,
+            6 => Item::SetAside {
+                topic_id,
+                partition,
+            },
+            7 => Item::Restate {
+                topic_id,
+                partition,
+                truncated_to: i64::from_le_bytes(field(raw, 24)),
+                complete: raw[1] == 1,
+            },
             _ => return None,
         })
     }

@@ -31,6 +31,15 @@ impl<E: Environment> JournalFile<E> {
         self.size - BLOCK_BYTES as u64
     }
 
+    /// Another handle on the same file, for reading.
+    pub fn share(&self) -> Self {
+        Self {
+            file: self.file.clone(),
+            mark: self.mark.clone(),
+            ..*self
+        }
+    }
+
     /// The file starts over with the entry `first_sequence`.
     pub fn begin(&mut self, first_sequence: u64) {
         self.first_sequence = first_sequence;

@@ -93,6 +93,10 @@ pub(crate) struct Journal<E: Environment> {
     wanted_bytes: Cell<u64>,
     /// Why such a file could not be made.
     large_file_error: RefCell<Option<String>>,
+    /// What offline logs need of the journal: it comes on top of the configured bytes, so that the others are not starved.
+    exempt_bytes: Cell<u64>,
+    /// While that is being said again, files may be made beyond the limit.
+    restating: Cell<bool>,
     stopping: Cell<bool>,
     stopped: Event,
 }
@@ -168,6 +172,8 @@ impl<E: Environment> Journal<E> {
             counters: Cell::default(),
             wanted_bytes: Cell::new(0),
             large_file_error: RefCell::new(None),
+            exempt_bytes: Cell::new(0),
+            restating: Cell::new(false),
             stopping: Cell::new(false),
             stopped: Event::default(),
         })
@@ -188,11 +194,39 @@ impl<E: Environment> Journal<E> {
         self.pressure.wait().await;
     }
 
+    /// Most bytes that files may take now. What is exempt is there twice while it is being said again.
+    fn bytes_limit(&self) -> u64 {
+        self.bytes_max + 2 * self.exempt_bytes.get()
+    }
+
+    /// The files of the chain for reading, and the last entry that is on the medium.
+    pub fn live_files(&self) -> (Vec<JournalFile<E>>, u64) {
+        let state = self.state.borrow();
+        (
+            state.files.iter().map(JournalFile::share).collect(),
+            state.completed,
+        )
+    }
+
+    /// What marks its entries.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Begins or ends saying again what offline logs need; in the end, how many bytes that is.
+    pub fn restating(&self, ended_with: Option<u64>) {
+        self.restating.set(ended_with.is_none());
+        if let Some(bytes) = ended_with {
+            self.exempt_bytes.set(bytes);
+        }
+        self.keeper.raise();
+    }
+
     /// Whether space runs low now.
     pub fn is_pressed(&self) -> bool {
         let state = self.state.borrow();
         let live: u64 = state.files.iter().map(|file| file.size).sum();
-        live > self.bytes_max / 2 || (state.ready.is_empty() && state.files.len() > 1)
+        live > self.bytes_limit() / 2 || (state.ready.is_empty() && state.files.len() > 1)
     }
 
     /// Whether an item with a body of `length` bytes in up to `pieces` block pieces can be gathered now.

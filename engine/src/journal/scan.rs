@@ -302,6 +302,40 @@ impl Chain {
     }
 }
 
+/// Reads the items that `keep` wants back from the files of the running chain, up to the entry `completed`.
+pub(crate) async fn read_live<E: Environment>(
+    files: &[JournalFile<E>],
+    completed: u64,
+    identity: Identity,
+    keep: impl Fn(&Item) -> bool,
+) -> io::Result<Vec<FoundItem>> {
+    let mut found = Vec::new();
+    for (index, file) in files.iter().enumerate() {
+        let mut window = Window::default();
+        let mut position = 0;
+        while let Some((header, items, _)) = window.entry(file, position, identity).await? {
+            let ours = (file.first_sequence..=file.last_sequence).contains(&header.sequence);
+            if !ours || header.sequence > completed {
+                break;
+            }
+            let length = header.length;
+            found.extend(
+                items
+                    .into_iter()
+                    .filter(|read| keep(&read.item))
+                    .map(|read| FoundItem {
+                        read,
+                        file: index,
+                        position,
+                        length,
+                    }),
+            );
+            position += u64::from(length);
+        }
+    }
+    Ok(found)
+}
+
 /// Looks through everything outside the chain for entries that prove that the chain should go on; also finds the largest sequence ever used.
 async fn look_beyond<E: Environment>(
     files: &[JournalFile<E>],

@@ -256,7 +256,8 @@ impl<E: Environment> Journal<E> {
                 self.file_bytes
             };
             let few = state.files.len() + state.cooling.len() + state.ready.len() < 3;
-            if all + size > self.bytes_max && !few && !oversized {
+            let free_of_limit = few || oversized || self.restating.get();
+            if all + size > self.bytes_limit() && !free_of_limit {
                 // Recycling will bring room; whoever waits is woken then.
                 self.wanted_bytes.set(0);
                 return Making::Limit;

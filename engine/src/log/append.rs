@@ -201,6 +201,12 @@ impl<E: Environment> Log<E> {
         }
         let at = state.end();
         let growth = state.tail.growth_for(at, length);
+        if growth as u64 > self.shard.config.tail_cache_bytes {
+            return Err(AppendError::TooLarge {
+                size: length,
+                limit: self.shard.config.tail_cache_bytes,
+            });
+        }
         if !self.shard.has_memory(growth) {
             return Ok(Err(Wait::Memory(growth)));
         }

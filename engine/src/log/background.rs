@@ -155,7 +155,7 @@ impl<E: Environment> Log<E> {
         let mut state = self.state.borrow_mut();
         let written = state.written();
         while idle || self.shard.over_budget() {
-            let freed = state.tail.evict(&self.shard.pool, written, idle);
+            let freed = state.tail.evict(written, idle);
             if freed == 0 {
                 break;
             }

@@ -4,6 +4,7 @@
 //! are the log's journal files let go ([`Log::recovery_point_durable`]).
 
 use std::io;
+use std::rc::Rc;
 
 use super::background::WriteBehind;
 use super::{Log, LogState};
@@ -11,6 +12,7 @@ use crate::checkpoint::{LEADER_EPOCH_FILE, format_epochs};
 use crate::disk::{Disk, DiskFile};
 use crate::environment::Environment;
 use crate::epochs::LeaderEpochs;
+use crate::journal::FileMark;
 use crate::segment::{EncodedIndexes, SEGMENT_KINDS, file_name, trim, write_indexes};
 
 /// How far a log has been written and synced, as long as it is not truncated.
@@ -36,6 +38,15 @@ impl<E: Environment> Log<E> {
             .map_or(u64::MAX, |(mark, _)| mark.born())
     }
 
+    /// The oldest journal file the log needs.
+    pub(crate) fn first_mark(&self) -> Option<Rc<FileMark>> {
+        self.state
+            .borrow()
+            .marks
+            .front()
+            .map(|(mark, _)| mark.clone())
+    }
+
     /// Whether journal files are held for this log, or its recovery point lags behind.
     pub(crate) fn needs_checkpoint(&self) -> bool {
         let state = self.state.borrow();
@@ -50,7 +61,7 @@ impl<E: Environment> Log<E> {
     /// When the coldest chunk that could be let go was used; `None` when there is none.
     pub(crate) fn evictable_since(&self) -> Option<u64> {
         let state = self.state.borrow();
-        state.tail.can_shrink().then(|| {
+        (state.tail.capacity() > 0).then(|| {
             state
                 .segments
                 .values()
@@ -187,7 +198,11 @@ impl<E: Environment> Log<E> {
         Ok(())
     }
 
-    async fn write_snapshot(&self, offset: i64, snapshot: Option<Vec<u8>>) -> io::Result<()> {
+    pub(super) async fn write_snapshot(
+        &self,
+        offset: i64,
+        snapshot: Option<Vec<u8>>,
+    ) -> io::Result<()> {
         let Some(bytes) = snapshot else { return Ok(()) };
         if self.state.borrow().snapshots.last() == Some(&offset) {
             return Ok(());

@@ -8,6 +8,7 @@ mod append;
 mod background;
 mod checkpoint;
 mod create;
+mod end;
 pub(crate) mod flush;
 mod lookup;
 mod read;

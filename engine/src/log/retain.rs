@@ -92,7 +92,7 @@ impl<E: Environment> Log<E> {
             .start()
             .is_some_and(|start| start.segment <= base)
         {
-            let freed = state.tail.evict(&self.shard.pool, written, false);
+            let freed = state.tail.evict(written, false);
             if freed == 0 {
                 return;
             }
@@ -113,16 +113,28 @@ impl<E: Environment> Log<E> {
                 Err(error) => return Err(error),
             }
         }
+        self.remove_files_later(renamed);
+        Ok(())
+    }
+
+    /// Removes files after the delay.
+    pub(super) fn remove_files_later(&self, paths: Vec<PathBuf>) {
+        if paths.is_empty() {
+            return;
+        }
         let shard = self.shard.clone();
         self.shard.env.spawn("removal", async move {
             shard.sleep_or_stop(shard.config.file_delete_delay).await;
-            for path in renamed {
+            if shard.stopping.get() {
+                // The next start finds them by their names.
+                return;
+            }
+            for path in paths {
                 if let Err(error) = ignore_missing(shard.env.disk().remove_file(&path).await) {
                     tracing::warn!(path = %path.display(), "a deleted segment's file stays: {error}");
                 }
             }
         });
-        Ok(())
     }
 
     /// Applies retention by time (when the clock can be believed: `now_ms`) and by size.
@@ -275,9 +287,7 @@ impl<E: Environment> Log<E> {
             return Ok(None);
         }
         let above = self.shard.config.log_dirs[self.directory].clone();
-        let unique =
-            (u128::from(self.shard.env.random()) << 64) | u128::from(self.shard.env.random());
-        let to = above.join(format!("{}.{unique:032x}-{suffix}", self.topic_partition));
+        let to = above.join(self.shard.retired_name(&self.topic_partition, suffix));
         self.shard.env.disk().rename(&self.path(), &to).await?;
         self.shard.env.disk().sync_dir(&above).await?;
         Ok(Some(to))
@@ -297,6 +307,29 @@ impl<E: Environment> Log<E> {
         self.shard.files_closed(open);
         state.segments.clear();
         Self::release_marks(&mut state);
+    }
+
+    /// The log is offline and needs a journal file for its repair.
+    pub(crate) fn hold_offline(&self, mark: &Rc<FileMark>) {
+        let mut state = self.state.borrow_mut();
+        if !state
+            .marks
+            .back()
+            .is_some_and(|(last, _)| Rc::ptr_eq(last, mark))
+        {
+            mark.pin();
+            state.marks.push_back((mark.clone(), i64::MAX));
+        }
+    }
+
+    /// What the log needed of the journal is in these files now, and no longer in those before.
+    pub(crate) fn hold_instead(&self, marks: &[Rc<FileMark>]) {
+        let mut state = self.state.borrow_mut();
+        Self::release_marks(&mut state);
+        drop(state);
+        for mark in marks {
+            self.hold_offline(mark);
+        }
     }
 
     /// Needs a journal file until the recovery point reaches the log's present end.

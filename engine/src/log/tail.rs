@@ -216,9 +216,9 @@ impl Tail {
         self.start().is_some_and(|start| start <= place)
     }
 
-    /// Lets go of the oldest chunk if everything in it lies before `written`; returns the bytes of memory freed. The last chunk stays while
-    /// it may still be appended to, unless `idle`, and then only its last, partial block is kept.
-    pub fn evict(&mut self, pool: &MemoryPool, written: Place, idle: bool) -> usize {
+    /// Lets go of the oldest chunk if everything in it lies before `written`; returns the bytes of memory freed. The last chunk, which may still be appended
+    /// to, goes only when `idle`.
+    pub fn evict(&mut self, written: Place, idle: bool) -> usize {
         let Some(front) = self.chunks.front() else {
             return 0;
         };
@@ -231,27 +231,12 @@ impl Tail {
             self.capacity -= capacity;
             return capacity;
         }
-        if !idle || capacity <= CHUNK_BYTES_MIN {
+        if !idle {
             return 0;
         }
-        // The log's last, partial block stays: it is written again when more is appended.
-        let whole = round_down(front.writer.len());
-        let kept = front.writer.chunk().as_slice()[whole..].to_vec();
-        let end = front.end();
+        // Whoever appends next reads the last, partial block back.
         self.clear();
-        if !kept.is_empty() {
-            let at = Place {
-                position: end.position - kept.len() as u64,
-                ..end
-            };
-            self.append(pool, at, &[], &[&kept]);
-        }
-        capacity - self.capacity
-    }
-
-    /// Whether evicting when idle would free memory.
-    pub fn can_shrink(&self) -> bool {
-        self.chunks.len() > 1 || self.capacity > CHUNK_BYTES_MIN
+        capacity
     }
 
     /// The bytes of the block that `end` lies in, before it; `None` when the tail does not hold them.

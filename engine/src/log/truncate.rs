@@ -163,6 +163,12 @@ impl<E: Environment> Log<E> {
         self.trim_indexes(end).await.map_err(io::Error::other)?;
         self.restore_producers(end, false)
             .await
-            .map_err(io::Error::other)
+            .map_err(io::Error::other)?;
+        // The recovery point is here now, and the next start asks for the snapshot of exactly this offset.
+        let snapshot = {
+            let state = self.state.borrow();
+            (!state.producers.is_empty()).then(|| state.producers.encode_snapshot(self.now_ms()))
+        };
+        self.write_snapshot(end, snapshot).await
     }
 }

@@ -119,7 +119,7 @@ pub enum AppendError {
     },
     /// The batch can never fit, whatever is free.
     #[error(
-        "the batch of {size} bytes is larger than the {limit} bytes a journal or segment can take"
+        "the batch of {size} bytes is larger than the {limit} bytes that a segment or the tail cache can take"
     )]
     TooLarge {
         /// The batch's size, bytes.
