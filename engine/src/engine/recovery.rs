@@ -1,0 +1,239 @@
+//! From the journal back into the logs: what the items of the chain come to, and putting it where it belongs.
+//!
+//! What an offline log needs is said again now and then, so that the files before can go; what was said completely replaces what was said before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::EngineError;
+use super::shard::{LogKey, Shard};
+use crate::batch::BatchHeader;
+use crate::environment::Environment;
+use crate::journal::entry::Item;
+use crate::journal::scan::{FoundItem, Scan, Window};
+use crate::journal::space::ChainStart;
+use crate::log::Log;
+use crate::log::flush::Place;
+
+/// What the journal says about one log.
+#[derive(Default)]
+pub(super) struct JournalView {
+    /// Indices of the items that have to be put back.
+    pub appends: Vec<usize>,
+    /// While they are being said again: the items so far.
+    restated: Option<Vec<usize>>,
+    pub truncated_to: Option<i64>,
+    /// The oldest journal file with a truncation that counts.
+    pub truncated_in: usize,
+    pub deleted: bool,
+    /// Set aside, rather: the directory stays under another name.
+    pub kept: bool,
+}
+
+pub(super) fn first_offset<E: Environment>(view: &JournalView, scan: &Scan<E>) -> Option<i64> {
+    match scan.items[*view.appends.first()?].read.item {
+        Item::Append { base_offset, .. } => Some(base_offset),
+        _ => None,
+    }
+}
+
+pub(super) fn segments_of<E: Environment>(
+    view: &JournalView,
+    scan: Option<&Scan<E>>,
+) -> BTreeSet<i64> {
+    let Some(scan) = scan else {
+        return Default::default();
+    };
+    let bases = view
+        .appends
+        .iter()
+        .filter_map(|index| match scan.items[*index].read.item {
+            Item::Append { segment_base, .. } => Some(segment_base),
+            _ => None,
+        });
+    bases.collect()
+}
+
+/// What the chain's items, in order, leave to be done for each log.
+pub(super) fn resolve(items: &[FoundItem]) -> BTreeMap<LogKey, JournalView> {
+    let mut views: BTreeMap<LogKey, JournalView> = BTreeMap::new();
+    for (index, found) in items.iter().enumerate() {
+        match found.read.item {
+            Item::Append {
+                topic_id,
+                partition,
+                ..
+            } => {
+                let view = views.entry((topic_id, partition)).or_default();
+                // Made anew under its id: the directory that is there is the new one's.
+                view.deleted = false;
+                match &mut view.restated {
+                    Some(restated) => restated.push(index),
+                    None => view.appends.push(index),
+                }
+            }
+            Item::Truncate {
+                topic_id,
+                partition,
+                offset,
+            } => {
+                let view = views.entry((topic_id, partition)).or_default();
+                view.appends.retain(|index| {
+                    matches!(items[*index].read.item, Item::Append { last_offset, .. } if last_offset < offset)
+                });
+                if view.truncated_to.is_none() {
+                    view.truncated_in = found.file;
+                }
+                view.truncated_to = Some(
+                    view.truncated_to
+                        .map_or(offset, |lowest| lowest.min(offset)),
+                );
+            }
+            Item::Delete {
+                topic_id,
+                partition,
+            }
+            | Item::SetAside {
+                topic_id,
+                partition,
+            } => {
+                let view = views.entry((topic_id, partition)).or_default();
+                *view = JournalView {
+                    deleted: true,
+                    kept: matches!(found.read.item, Item::SetAside { .. }),
+                    ..JournalView::default()
+                };
+            }
+            Item::Restate {
+                topic_id,
+                partition,
+                truncated_to,
+                complete,
+            } => {
+                let view = views.entry((topic_id, partition)).or_default();
+                match view.restated.take() {
+                    Some(restated) if complete => {
+                        view.appends = restated;
+                        view.truncated_to = (truncated_to >= 0).then_some(truncated_to);
+                        view.truncated_in = found.file;
+                    }
+                    _ if complete => {}
+                    _ => view.restated = Some(Vec::new()),
+                }
+            }
+            // What an earlier life did not finish saying again was not said.
+            Item::LifeStart { .. } => views.values_mut().for_each(|view| view.restated = None),
+            Item::Checkpoint => {}
+        }
+    }
+    views
+}
+
+/// Puts back what the journal holds and says where the new life takes it up.
+pub(super) async fn recover<E: Environment>(
+    shard: &Rc<Shard<E>>,
+    mut scan: Scan<E>,
+    views: &mut BTreeMap<LogKey, JournalView>,
+) -> Result<ChainStart<E>, EngineError> {
+    let needed: BTreeSet<usize> = views
+        .values()
+        .flat_map(|view| view.appends.iter().copied())
+        .collect();
+    let mut window = Window::default();
+    let mut window_file = usize::MAX;
+    for (index, found) in scan.items.iter().enumerate() {
+        let Item::Append {
+            topic_id,
+            partition,
+            segment_base,
+            position,
+            last_offset,
+            ..
+        } = found.read.item
+        else {
+            continue;
+        };
+        if !needed.contains(&index) {
+            continue;
+        }
+        let log = shard.logs.borrow().get(&(topic_id, partition)).cloned();
+        let Some(log) = log else {
+            return Err(EngineError::MissingLog {
+                topic_id,
+                partition,
+            });
+        };
+        if log.failure().is_some() {
+            log.hold_offline(&scan.files[found.file].mark);
+            continue;
+        }
+        if last_offset < log.log_end_offset() {
+            continue;
+        }
+        if window_file != found.file {
+            window = Window::default();
+            window_file = found.file;
+        }
+        let file = &scan.files[found.file];
+        let entry = window.entry_bytes(file, found).await?;
+        let at = Place {
+            segment: segment_base,
+            position: u64::from(position),
+        };
+        if let Err(reason) = replay_item(&log, at, &entry, found, &file.mark).await {
+            log.take_offline(&reason);
+            log.hold_offline(&file.mark);
+        }
+    }
+    for (key, view) in views.iter() {
+        // A truncation is forgotten only once the recovery point says it.
+        let log = shard.logs.borrow().get(key).cloned();
+        if let (Some(log), Some(_)) = (log, view.truncated_to)
+            && let Some(file) = scan.files.get(view.truncated_in)
+        {
+            log.hold(&file.mark);
+        }
+    }
+    if let Some(damage) = &scan.damage {
+        for log in shard.all_logs() {
+            log.take_offline(damage);
+        }
+    }
+    let free = scan.files.split_off(scan.in_chain);
+    Ok(ChainStart {
+        live: scan.files,
+        free,
+        next_file_number: scan.next_file_number,
+        previous_sequence: scan.last.map_or(0, |last| last.sequence),
+        previous_checksum: scan.last.map_or(0, |last| last.checksum),
+        next_sequence: scan.max_sequence + 1,
+    })
+}
+
+async fn replay_item<E: Environment>(
+    log: &Log<E>,
+    at: Place,
+    entry: &Bytes,
+    found: &FoundItem,
+    mark: &Rc<crate::journal::FileMark>,
+) -> Result<(), String> {
+    let parts: Vec<&[u8]> = found
+        .read
+        .body
+        .iter()
+        .map(|range| &entry[range.clone()])
+        .filter(|part| !part.is_empty())
+        .collect();
+    let mut head = [0; crate::batch::HEADER_BYTES];
+    let mut filled = 0;
+    for part in &parts {
+        let count = part.len().min(head.len() - filled);
+        head[filled..filled + count].copy_from_slice(&part[..count]);
+        filled += count;
+    }
+    let header = BatchHeader::parse(&head[..filled])
+        .map_err(|error| format!("the journal holds no batch where it says: {error}"))?;
+    log.replay(at, &parts, &header, mark).await
+}
