@@ -46,7 +46,7 @@ impl<E: Environment> Shard<E> {
             log.write_behind(how).await;
             if self.is_short_of_memory() {
                 // Idle or not: whoever waits is woken by what is let go, by nothing else.
-                log.release_memory(true);
+                log.release_memory(!log.is_awaited());
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::config::EngineConfig;
 use crate::environment::Environment;
 use crate::index::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
 use crate::journal::Journal;
+use crate::log::tail::CHUNK_BYTES_MIN;
 use crate::log::{Log, TopicId};
 use crate::memory::MemoryPool;
 use crate::wait::{Event, Signal};
@@ -153,13 +154,14 @@ impl<E: Environment> Shard<E> {
     }
 
     /// Frees memory that is written behind, or has dirty logs written, until tails may grow by `growth` bytes.
-    pub async fn wait_for_memory(&self, growth: usize) {
+    pub async fn wait_for_memory(&self, growth: usize, waiting: &Log<E>) {
         self.short_of_memory.set(self.short_of_memory.get() + 1);
-        let _waiting = Waiting(self);
+        let _counted = Waiting(self);
         loop {
             let changed = self.memory_changed.next();
-            self.evict_clean(growth);
-            if self.has_memory(growth) || (self.tail_bytes.get() == 0) || self.stopping.get() {
+            self.evict_clean(growth, waiting);
+            let nothing_else = self.tail_bytes.get() <= CHUNK_BYTES_MIN as u64;
+            if self.has_memory(growth) || nothing_else || self.stopping.get() {
                 return;
             }
             for log in self.all_logs() {
@@ -171,24 +173,32 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// Lets go of clean chunks, coldest log first, until `growth` more bytes fit.
-    fn evict_clean(&self, growth: usize) {
-        if self.has_memory(growth) {
-            return;
-        }
+    /// Lets go of clean chunks, coldest log first, until `growth` more bytes fit, and some more so that it need not be done for every chunk. The log that
+    /// waits keeps the block it is about to append to.
+    fn evict_clean(&self, growth: usize, waiting: &Log<E>) {
+        let target = growth + (self.config.tail_cache_bytes / 32) as usize;
         let mut logs: Vec<(u64, Rc<Log<E>>)> = self
             .all_logs()
             .into_iter()
             .filter_map(|log| Some((log.evictable_since()?, log)))
             .collect();
         logs.sort_unstable_by_key(|(used, _)| *used);
-        for idle in [false, true] {
-            for (_, log) in &logs {
-                if self.has_memory(growth) {
-                    return;
-                }
-                log.release_memory(idle);
+        for (_, log) in &logs {
+            if self.has_memory(target) {
+                return;
             }
+            log.release_memory(false);
+        }
+        for (_, log) in &logs {
+            if self.has_memory(growth) {
+                return;
+            }
+            if !std::ptr::eq(&**log, waiting) {
+                log.release_memory(true);
+            }
+        }
+        if !self.has_memory(growth) {
+            waiting.release_memory(true);
         }
     }
 

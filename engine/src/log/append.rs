@@ -15,6 +15,7 @@ use crate::batch::{
 use crate::environment::Environment;
 use crate::journal::entry::{Item, cut};
 use crate::journal::{FlushPoint, Room};
+use crate::memory::BLOCK_BYTES;
 use crate::producer_state::{ProducerBatch, SequenceCheck};
 use crate::segment::SEGMENT_BYTES_LIMIT;
 
@@ -131,7 +132,7 @@ impl<E: Environment> Log<E> {
                     self.prepare_segment(&incoming.header, incoming.header.size())
                         .await?
                 }
-                Wait::Memory(bytes) => self.shard.wait_for_memory(bytes).await,
+                Wait::Memory(bytes) => self.shard.wait_for_memory(bytes, self).await,
                 Wait::Journal(length, pieces) => {
                     self.shard
                         .journal()
@@ -201,7 +202,7 @@ impl<E: Environment> Log<E> {
         }
         let at = state.end();
         let growth = state.tail.growth_for(at, length);
-        if growth as u64 > self.shard.config.tail_cache_bytes {
+        if growth as u64 + 2 * BLOCK_BYTES as u64 > self.shard.config.tail_cache_bytes {
             return Err(AppendError::TooLarge {
                 size: length,
                 limit: self.shard.config.tail_cache_bytes,

@@ -150,6 +150,11 @@ impl<E: Environment> Log<E> {
         Ok(file)
     }
 
+    /// Whether an append waits, perhaps for memory.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.appending.is_free()
+    }
+
     /// Gives back chunks that are written behind, as the budget asks: all that can go when `idle`, else only while the shard holds too much.
     pub(crate) fn release_memory(&self, idle: bool) {
         let mut state = self.state.borrow_mut();

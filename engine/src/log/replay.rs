@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::flush::Place;
 use super::retain::DELETED_SUFFIX;
+use super::tail::CHUNK_BYTES_MIN;
 use super::{Log, ReadError, ignore_missing};
 use crate::batch::BatchHeader;
 use crate::checkpoint::{LEADER_EPOCH_FILE, parse_epochs};
@@ -338,17 +339,30 @@ impl<E: Environment> Log<E> {
                 .await
                 .map_err(|error| error.to_string())?;
         }
-        self.warm_up().await.map_err(|error| error.to_string())?;
         let length = header.size();
-        let reserve = self.must_reserve(&self.state.borrow(), length);
-        if reserve {
-            self.prepare_segment(header, length)
-                .await
-                .map_err(|error| error.to_string())?;
-        }
-        let growth = self.state.borrow().tail.growth_for(at, length);
-        if !self.shard.has_memory(growth) {
-            self.shard.wait_for_memory(growth).await;
+        loop {
+            self.warm_up().await.map_err(|error| error.to_string())?;
+            if self.must_reserve(&self.state.borrow(), length) {
+                self.prepare_segment(header, length)
+                    .await
+                    .map_err(|error| error.to_string())?;
+            }
+            let growth = {
+                let state = self.state.borrow();
+                let cold = self.is_cold(&state);
+                (!cold).then(|| state.tail.growth_for(at, length))
+            };
+            match growth {
+                Some(growth)
+                    if !self.shard.has_memory(growth)
+                        && self.shard.tail_bytes() > CHUNK_BYTES_MIN as u64 =>
+                {
+                    self.shard.wait_for_memory(growth, self).await;
+                }
+                Some(_) => break,
+                // Its last block was let go meanwhile.
+                None => {}
+            }
         }
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
