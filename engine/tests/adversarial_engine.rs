@@ -773,3 +773,190 @@ fn zeros_before_the_recovery_point_are_damage() {
         "acknowledged records were cut away without a word"
     );
 }
+
+#[test]
+fn an_offline_log_does_not_starve_the_shard_of_journal() {
+    let (done, _) = live(&SimDisk::new(1), 1, 120, |env| async move {
+        let engine = open(&env, config()).await;
+        let bad = create(&engine, "bad", 1, LogConfig::default()).await;
+        let good = create(&engine, "good", 2, LogConfig::default()).await;
+        put(&bad, batch(100, 1)).await;
+        env.disk().inject(Fault::always(
+            FaultKind::InputOutput,
+            Operation::Write,
+            "bad-0/",
+        ));
+        put(&bad, batch(40_000, 2)).await;
+        env.sleep(Duration::from_secs(1)).await;
+        assert!(bad.failure().is_some(), "its disk refuses");
+        for _ in 0..100 {
+            put(&good, batch(20_000, 3)).await;
+        }
+    });
+    assert!(
+        done.is_some(),
+        "appends to a healthy log hang because an offline one holds the journal"
+    );
+}
+
+#[test]
+fn a_truncated_log_remembers_its_producers_after_a_crash() {
+    let (_, disk) = live(&SimDisk::new(1), 1, 60, |env| async move {
+        let engine = open(&env, config()).await;
+        let log = create(&engine, "one", 1, LogConfig::default()).await;
+        for sequence in 0..10 {
+            put(&log, batch_at(NOW_MS, 200, sequence as u8, Some(sequence))).await;
+        }
+        env.sleep(Duration::from_secs(2)).await;
+        assert_eq!(log.truncate_to(5).await.expect("truncated"), 5);
+        env.sleep(Duration::from_secs(2)).await;
+        // Something else moves the journal on.
+        let other = create(&engine, "other", 2, LogConfig::default()).await;
+        for _ in 0..60 {
+            put(&other, batch(20_000, 3)).await;
+        }
+        env.sleep(Duration::from_secs(2)).await;
+    });
+    let (done, _) = live(&disk.crash(2), 2, 60, |env| async move {
+        let engine = open(&env, config()).await;
+        let log = create(&engine, "one", 1, LogConfig::default()).await;
+        assert_eq!(log.log_end_offset(), 5);
+        let again = log
+            .append(batch_at(NOW_MS, 200, 4, Some(4)), &rules(), 1)
+            .await
+            .expect("a duplicate");
+        assert!(
+            again.duplicate,
+            "a retry was stored twice: the producer was forgotten"
+        );
+        assert_eq!(again.base_offset, 4);
+    });
+    done.expect("no hang");
+}
+
+#[test]
+fn more_idle_logs_than_the_tail_cache_has_blocks() {
+    let (done, _) = live(&SimDisk::new(1), 1, 600, |env| async move {
+        let mut config = config();
+        config.tail_cache_bytes = 256 << 10;
+        let engine = open(&env, config).await;
+        for number in 1..=100u8 {
+            let log = create(&engine, &format!("t{number}"), number, LogConfig::default()).await;
+            put(&log, batch(100, number)).await;
+        }
+    });
+    assert!(
+        done.is_some(),
+        "idle logs hold all the memory there is: appends hang"
+    );
+}
+
+#[test]
+fn setting_aside_never_deletes() {
+    for operations in 0..40u64 {
+        let (_, disk) = live(&SimDisk::new(1), 1, 60, |env| async move {
+            let engine = open(&env, config()).await;
+            let log = create(&engine, "one", 1, LogConfig::default()).await;
+            put(&log, batch(300, 9)).await;
+            engine.shutdown_clean().await.expect("a clean stop");
+        });
+        let executor = Executor::with_disk(7, disk.crash(1));
+        let world = executor.world().clone();
+        let _ = executor.run_until(
+            StopAt {
+                micros: Some(60_000_000),
+                ..StopAt::default()
+            },
+            move |env| async move {
+                let engine = open(&env, config()).await;
+                let topic = id(1);
+                let aside = engine.set_aside(&topic, 0);
+                let aside = std::pin::pin!(aside);
+                let tick = env.sleep(Duration::from_micros(operations * 100));
+                futures_util::future::select(aside, std::pin::pin!(tick)).await;
+                world.stop();
+                env.sleep(Duration::from_secs(1)).await;
+            },
+        );
+        let (_, disk) = live(
+            &executor.disk().crash(operations),
+            3,
+            60,
+            |env| async move {
+                let _ = open(&env, config()).await;
+                env.sleep(Duration::from_secs(2)).await;
+            },
+        );
+        let kept = disk.files().iter().any(|(path, content)| {
+            path.to_string_lossy().contains("one-0")
+                && path.extension().is_some_and(|kind| kind == "log")
+                && content.len() > 300
+        });
+        assert!(
+            kept,
+            "set aside, power lost after {operations}00 us: the records are gone"
+        );
+    }
+}
+
+#[test]
+fn a_batch_larger_than_the_tail_cache_is_refused_or_taken() {
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        let (outcome, _) = live(&SimDisk::new(1), 1, 60, |env| async move {
+            let mut config = config();
+            config.tail_cache_bytes = 1 << 20;
+            let engine = open(&env, config).await;
+            let log = create(&engine, "one", 1, LogConfig::default()).await;
+            if let Ok(appended) = log.append(batch(3 << 20, 1), &rules(), 1).await {
+                log.flushed(appended.last_offset + 1)
+                    .await
+                    .expect("flushed");
+            }
+            put(&log, batch(300, 2)).await;
+        });
+        if outcome.is_some() {
+            let _ = sender.send(());
+        }
+    });
+    receiver
+        .recv_timeout(Duration::from_secs(20))
+        .expect("the shard hangs or spins for ever");
+}
+
+#[test]
+fn segments_that_were_to_be_removed_at_a_crash_are_removed_later() {
+    let (_, disk) = live(&SimDisk::new(1), 1, 60, |env| async move {
+        let mut config = config();
+        config.file_delete_delay = Duration::from_secs(60);
+        let engine = open(&env, config).await;
+        let log = create(
+            &engine,
+            "one",
+            1,
+            LogConfig {
+                segment_bytes: 32 << 10,
+                ..LogConfig::default()
+            },
+        )
+        .await;
+        for fill in 0..10 {
+            put(&log, batch(20_000, fill)).await;
+        }
+        env.sleep(Duration::from_secs(3)).await;
+        log.delete_records_before(9).await.expect("deleted");
+        env.sleep(Duration::from_secs(1)).await;
+    });
+    let (_, disk) = live(&disk.kill(2), 2, 60, |env| async move {
+        let engine = open(&env, config()).await;
+        env.sleep(Duration::from_secs(10)).await;
+        engine.shutdown_clean().await.expect("a clean stop");
+    });
+    let left: Vec<_> = disk
+        .files()
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| path.to_string_lossy().ends_with(".deleted"))
+        .collect();
+    assert!(left.is_empty(), "removed segments stay for ever: {left:?}");
+}
