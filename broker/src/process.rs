@@ -3,11 +3,11 @@
 //! Everything here runs on the control thread; the shards do the work.
 
 use std::io::Write as _;
-use std::net::{TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringlog_engine::config::EngineConfig;
@@ -335,7 +335,7 @@ fn bind(config: &BrokerConfig) -> Result<(Vec<Bound>, Vec<Listener>), String> {
         let address = addresses
             .next()
             .ok_or_else(|| format!("cannot listen on {listener}: no such host"))?;
-        let socket = TcpListener::bind(address).map_err(failed)?;
+        let socket = bind_patiently(address).map_err(failed)?;
         let port = socket.local_addr().map_err(failed)?.port();
         for told in advertised
             .iter_mut()
@@ -346,6 +346,31 @@ fn bind(config: &BrokerConfig) -> Result<(Vec<Bound>, Vec<Listener>), String> {
         bound.push((socket, listener.name.clone()));
     }
     Ok((bound, advertised))
+}
+
+/// Longest wait for an address that is still in use.
+const BIND_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Binds a listener. After a kill, the kernel closes what a ring still held a moment after the process is gone, the listening socket
+/// among it; a restart must not fail for that.
+fn bind_patiently(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let began = Instant::now();
+    let mut told = false;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse
+                    && began.elapsed() < BIND_PATIENCE =>
+            {
+                if !told && began.elapsed() > BIND_PATIENCE / 10 {
+                    told = true;
+                    tracing::warn!(%address, "the address is in use; trying again for {BIND_PATIENCE:?}");
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Raises the limit of open files to what the system allows: each partition and connection needs some. Gives the limit that holds.
