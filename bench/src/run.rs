@@ -37,6 +37,9 @@ const LATE_P99_MS: f64 = 1.0;
 /// Stolen CPU that makes a run doubtful.
 const STEAL_MAX: f64 = 0.02;
 
+/// Cores busy with something else that make a run doubtful.
+const OTHERS_MAX: f64 = 0.15;
+
 /// Offsets by topic and partition.
 type Offsets = HashMap<(String, i32), i64>;
 
@@ -541,6 +544,11 @@ fn judge(outcome: &mut Outcome) {
             outcome.doubts.push(format!(
                 "disturbed: {:.1} % of the CPU time was stolen",
                 seen.machine.steal * 100.0
+            ));
+        }
+        if let Some(others) = seen.machine.other_cores.filter(|&cores| cores > OTHERS_MAX) {
+            outcome.doubts.push(format!(
+                "disturbed: other processes kept {others:.2} cores busy"
             ));
         }
         if outcome

@@ -92,6 +92,8 @@ pub struct MachineUsage {
     pub steal: f64,
     /// Share of CPU time that was idle, from 0 to 1.
     pub idle: f64,
+    /// Cores kept busy by neither broker nor generator, where the broker is watched.
+    pub other_cores: Option<f64>,
     /// Bytes written to disks.
     pub disk_written_bytes: u64,
     /// Bytes read from disks.
@@ -282,11 +284,18 @@ impl Machine {
         machine
     }
 
+    /// CPU seconds that somebody used, the hypervisor not counted.
+    fn busy_s(&self, end: &Machine) -> f64 {
+        let used = |machine: &Machine| machine.ticks - machine.idle_ticks - machine.steal_ticks;
+        used(end).saturating_sub(used(self)) as f64 / ticks_per_second()
+    }
+
     fn until(&self, end: &Machine) -> MachineUsage {
         let ticks = end.ticks.saturating_sub(self.ticks).max(1) as f64;
         MachineUsage {
             steal: end.steal_ticks.saturating_sub(self.steal_ticks) as f64 / ticks,
             idle: end.idle_ticks.saturating_sub(self.idle_ticks) as f64 / ticks,
+            other_cores: None,
             disk_written_bytes: end
                 .disk_written_bytes
                 .saturating_sub(self.disk_written_bytes),
@@ -355,10 +364,17 @@ fn watch(
     if !broker.is_none_or(alive) {
         last.0 = seen_last.unwrap_or_else(|| first.0.clone());
     }
+    let broker = broker.map(|_| first.0.until(&last.0, seconds, rss.0));
+    let generator = first.1.until(&last.1, seconds, rss.1);
+    let mut machine = first.2.until(&last.2);
+    let busy = first.2.busy_s(&last.2);
+    machine.other_cores = broker
+        .as_ref()
+        .map(|broker| ((busy - broker.cpu_s() - generator.cpu_s()) / seconds.max(1e-9)).max(0.0));
     Observed {
-        broker: broker.map(|_| first.0.until(&last.0, seconds, rss.0)),
-        generator: first.1.until(&last.1, seconds, rss.1),
-        machine: first.2.until(&last.2),
+        broker,
+        generator,
+        machine,
     }
 }
 

@@ -107,14 +107,16 @@ fn ranged(side: Option<Spread>) -> String {
 }
 
 fn ratio_text(ratio: Option<Ratio>) -> String {
-    ratio.map_or("".into(), |r| {
-        format!(
+    match ratio {
+        None => String::new(),
+        Some(one) if one.count == 1 => number(one.median),
+        Some(r) => format!(
             "{} [{}, {}]",
             number(r.median),
             number(r.low),
             number(r.high)
-        )
-    })
+        ),
+    }
 }
 
 fn device_p50(found: &Comparison) -> Option<f64> {

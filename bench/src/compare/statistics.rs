@@ -32,6 +32,8 @@ pub struct Ratio {
     pub low: f64,
     /// Upper end.
     pub high: f64,
+    /// Pairs.
+    pub count: usize,
 }
 
 /// The median of `values`, which are sorted on the way; `None` of nothing.
@@ -75,6 +77,7 @@ pub fn ratio(subject: &[f64], other: &[f64]) -> Option<Ratio> {
     medians.sort_by(f64::total_cmp);
     let at = |quantile: f64| medians[((medians.len() - 1) as f64 * quantile) as usize];
     Some(Ratio {
+        count: ratios.len(),
         median: middle,
         low: at(0.025),
         high: at(0.975),
@@ -106,7 +109,8 @@ mod tests {
             Ratio {
                 median: 2.0,
                 low: 2.0,
-                high: 2.0
+                high: 2.0,
+                count: 3
             }
         );
         // Noisy pairs whose true ratio is 0.5: the 95 % interval must cover it most of the time.
