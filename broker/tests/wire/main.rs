@@ -2,6 +2,8 @@
 //!
 //! Each test starts a broker of its own on free ports in a directory of its own.
 
+mod admin;
+mod configs;
 mod durability;
 mod fetch;
 mod hostile;
