@@ -195,6 +195,22 @@ def large_records(session):
     session.bulk(20, 300_000)
 
 
+@check("fetches that are smaller than a batch, over more data than is in memory", lambda family: family.name == "confluent-kafka")
+def small_fetches(session):
+    """Batches of 900 KB leave memory while they are half written; each must still come, whatever its size, and at once (KIP-74)."""
+    topic, partitions, count, size = session.topic(partitions=30), 30, 30, 300_000
+    want = {"count": count, "contiguous": True, "sha256": bulk_digest(count, size)}
+    for partition in range(partitions):
+        session.driver.call("produce_bulk", timeout=150, topic=topic, partition=partition, count=count, bytes=size, compression="none", idempotent=False)
+        began = time.monotonic()
+        got = session.driver.call("consume_bulk", timeout=60, topic=topic, partition=partition, offset="earliest", count=count, timeout_ms=30000,
+                                  fetch_bytes=1000)
+        equal(got, want, f"what was read from partition {partition}")
+        if time.monotonic() - began > 4:
+            raise AssertionError(f"partition {partition}: {count * size // 1_000_000} MB took {time.monotonic() - began:.1f} s to read")
+    session.steward.call("delete_topic", topic=topic)
+
+
 @check("a record over max.message.bytes is refused")
 def too_large(session):
     topic = session.topic(max_message_bytes="20000")
