@@ -207,7 +207,7 @@ fn every_power_loss_keeps_what_was_acknowledged() {
             acknowledged[(mark / 1000) as usize] = mark % 1000;
         }
         steps += 1;
-        if steps % 23 != 0 {
+        if !steps.is_multiple_of(23) {
             continue;
         }
         let executor = Executor::with_disk(steps, replay.crash(steps));
