@@ -11,8 +11,10 @@ use crate::environment::Environment;
 use crate::memory::BLOCK_BYTES;
 use crate::segment::open_log_file;
 
-/// Bytes written to a segment in one go, at most.
+/// Bytes written to a segment in one go: small enough not to hold up the journal,
 const STEP_BYTES: u64 = 1 << 20;
+/// and more when a log has so much to write that one such write at a time would not keep up.
+const STEP_BYTES_MAX: u64 = 4 << 20;
 
 /// How much to write behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +90,13 @@ impl<E: Environment> Log<E> {
                 return None;
             }
             let from = segment.written / block * block;
-            let end = end.min(from + STEP_BYTES);
+            let behind = state.dirty_bytes();
+            let step = if behind > 4 * STEP_BYTES_MAX {
+                STEP_BYTES_MAX
+            } else {
+                STEP_BYTES
+            };
+            let end = end.min(from + step);
             return Some((base, from, end.next_multiple_of(block), end));
         }
         None
