@@ -121,6 +121,7 @@ pub const BROKER: &[Key] = &[
     key("inter.broker.protocol.version", Kind::Text, "4.3-IV0", ReadOnly, Low, "Never changes; read by tools that ask what a broker can do."),
     key("max.partitions.per.broker", INT_1, "100000", ReadOnly, Low, "Most partitions this broker holds; creating more is refused."),
     key("max.partitions.per.request", INT_1, "10000", ReadOnly, Low, "Most partitions that one request may create or ask for."),
+    key("metadata.log.max.record.bytes.between.snapshots", LONG_1, "20971520", ReadOnly, High, "Bytes of metadata log after which a snapshot is made, so that a start reads little more than that."),
     key("min.insync.replicas", INT_1, "1", ClusterWide, High, "In-sync replicas that must have a record before acks=all is answered."),
     key("num.partitions", INT_1, "1", ReadOnly, Medium, "Partitions of a topic whose creator does not say."),
     key("unclean.leader.election.enable", Kind::Boolean, "false", ClusterWide, High, "Accepted until there is replication: whether a replica outside the in-sync set may lead when no other is left, losing records."),

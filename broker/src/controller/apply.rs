@@ -227,7 +227,7 @@ impl ImageBuilder {
                 Ok(())
             }
             MetadataRecord::FeatureLevel(record) => {
-                self.feature_level(offset, record);
+                self.feature_level(record);
                 Ok(())
             }
             MetadataRecord::ProducerIds(record) => {
@@ -478,14 +478,13 @@ impl ImageBuilder {
         Ok(())
     }
 
-    fn feature_level(&mut self, offset: i64, record: &FeatureLevelRecord) {
+    fn feature_level(&mut self, record: &FeatureLevelRecord) {
         let features = Arc::make_mut(&mut self.image.features);
         if record.feature_level == 0 {
             features.remove(record.name.as_str());
         } else {
             features.insert(record.name.detached(), record.feature_level);
         }
-        self.image.features_epoch = offset;
         self.features_changed = true;
     }
 }

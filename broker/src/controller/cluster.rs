@@ -42,6 +42,15 @@ pub struct Registration {
     pub directories: Vec<Uuid>,
 }
 
+/// The feature levels that this version works with, as registrations tell them.
+pub(super) fn supported_features() -> Vec<BrokerFeature> {
+    vec![BrokerFeature {
+        name: Str::from_static(METADATA_VERSION_FEATURE),
+        min_supported_version: METADATA_VERSION_MIN,
+        max_supported_version: METADATA_VERSION,
+    }]
+}
+
 impl Controller {
     /// Feature levels that the log does not have yet: all of them in an empty one.
     pub fn bootstrap(&self) -> Vec<MetadataRecord> {
@@ -67,18 +76,13 @@ impl Controller {
             port: endpoint.port,
             security_protocol: PLAINTEXT,
         });
-        let features = vec![BrokerFeature {
-            name: Str::from_static(METADATA_VERSION_FEATURE),
-            min_supported_version: METADATA_VERSION_MIN,
-            max_supported_version: METADATA_VERSION,
-        }];
         vec![
             MetadataRecord::RegisterBroker(RegisterBrokerRecord {
                 broker_id: broker.node_id,
                 incarnation_id: broker.incarnation,
                 broker_epoch,
                 end_points: end_points.collect(),
-                features,
+                features: supported_features(),
                 rack: broker.rack.clone(),
                 fenced: true,
                 log_dirs: broker.directories.clone(),

@@ -39,7 +39,6 @@ pub struct Image {
     pub(super) broker_configs: OrdMap<Option<i32>, Arc<Overrides>>,
     pub(super) brokers: OrdMap<i32, Arc<BrokerImage>>,
     pub(super) features: Arc<BTreeMap<Str, i16>>,
-    pub(super) features_epoch: i64,
     pub(super) next_producer_id: i64,
     pub(super) partition_count: usize,
 }
@@ -133,7 +132,6 @@ impl Image {
             broker_configs: OrdMap::new(),
             brokers: OrdMap::new(),
             features: Arc::new(BTreeMap::new()),
-            features_epoch: -1,
             next_producer_id: 0,
             partition_count: 0,
         }
@@ -206,9 +204,9 @@ impl Image {
         &self.features
     }
 
-    /// Offset of the last change of a feature level.
+    /// The version of [`Self::finalized_features`]: grows when they change and, as in KRaft, with all else.
     pub fn features_epoch(&self) -> i64 {
-        self.features_epoch
+        self.offset
     }
 
     /// The first producer id that nobody was given.

@@ -8,6 +8,7 @@ pub mod apply;
 mod cluster;
 pub mod configs;
 mod deletion;
+mod export;
 pub mod image;
 pub mod names;
 mod placement;

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::batch;
 use super::log::{LogFailure, MetadataLog};
+use super::snapshot::{self, SnapshotId};
 use crate::controller::{Controller, Decision, Delta, Image, ImageBuilder, Refusal};
 
 /// Most decisions between being made and being answered.
@@ -119,17 +120,56 @@ pub struct Keeper<L, P> {
     appended: Notify,
     committed: RefCell<Arc<Image>>,
     failure: RefCell<Option<Arc<str>>>,
+    snapshots: SnapshotPolicy,
+    snapshot_due: Notify,
+}
+
+/// When a snapshot is made.
+#[derive(Clone, Debug)]
+pub struct SnapshotPolicy {
+    /// Bytes of log since the last one that make the next one due.
+    pub bytes_between: u64,
+    /// Bytes of log since the last one.
+    pub bytes_since: Cell<u64>,
+}
+
+impl SnapshotPolicy {
+    /// `bytes_since` bytes lie after the last one already.
+    pub fn new(bytes_between: u64, bytes_since: u64) -> Self {
+        Self {
+            bytes_between,
+            bytes_since: Cell::new(bytes_since),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.bytes_since.get() >= self.bytes_between
+    }
+}
+
+/// Stops the broker when the task that holds it panics: half a pipeline must not look like a slow one.
+struct StopOnPanic<L: MetadataLog, P: Publisher>(Rc<Keeper<L, P>>);
+
+impl<L: MetadataLog, P: Publisher> Drop for StopOnPanic<L, P> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0
+                .fail("a task of the metadata has panicked; please report it");
+        }
+    }
 }
 
 impl<L: MetadataLog, P: Publisher> Keeper<L, P> {
-    /// Goes on from the controller's image, all of which is committed, in term `epoch`. [`Self::append_decisions`] and [`Self::apply_commits`] must be spawned.
+    /// Goes on from the controller's image, all of which is committed, in the term of its last record. [`Self::append_decisions`], [`Self::apply_commits`]
+    /// and [`Self::take_snapshots`] must be spawned.
     pub fn new(
         log: L,
         publisher: P,
         controller: Controller,
-        epoch: i32,
+        snapshots: SnapshotPolicy,
         wall_clock_ms: Box<dyn Fn() -> i64>,
     ) -> Rc<Self> {
+        let epoch = controller.image().epoch;
         let committed = RefCell::new(controller.image().clone());
         Rc::new(Self {
             log,
@@ -143,6 +183,8 @@ impl<L: MetadataLog, P: Publisher> Keeper<L, P> {
             appended: Notify::new(),
             committed,
             failure: RefCell::new(None),
+            snapshots,
+            snapshot_due: Notify::new(),
         })
     }
 
@@ -213,6 +255,7 @@ impl<L: MetadataLog, P: Publisher> Keeper<L, P> {
 
     /// Appends what is decided, in order, for as long as the log lives.
     pub async fn append_decisions(self: Rc<Self>) {
+        let _guard = StopOnPanic(self.clone());
         while self.failure.borrow().is_none() {
             let Some(proposal) = self.pop_decided() else {
                 self.decided.notified().await;
@@ -269,6 +312,7 @@ impl<L: MetadataLog, P: Publisher> Keeper<L, P> {
 
     /// Applies and publishes what the log commits, in order, for as long as the log lives.
     pub async fn apply_commits(self: Rc<Self>) {
+        let _guard = StopOnPanic(self.clone());
         while self.failure.borrow().is_none() {
             let next = self
                 .queues
@@ -303,9 +347,51 @@ impl<L: MetadataLog, P: Publisher> Keeper<L, P> {
             if committed.iter().any(|proposal| proposal.batch.is_some()) {
                 self.publisher.publish(image, Arc::new(delta)).await;
             }
+            self.count_bytes(&committed);
             for proposal in committed {
                 self.pending.set(self.pending.get() - 1);
                 proposal.finish(Ok(()));
+            }
+        }
+    }
+
+    fn count_bytes(&self, committed: &[Proposal]) {
+        let batches = committed
+            .iter()
+            .filter_map(|proposal| proposal.batch.as_ref());
+        let bytes: u64 = batches.map(|batch| batch.len() as u64).sum();
+        let since = &self.snapshots.bytes_since;
+        since.set(since.get() + bytes);
+        if self.snapshots.is_due() {
+            self.snapshot_due.notify_one();
+        }
+    }
+
+    /// Makes a snapshot whenever enough was committed since the last one, and lets go of the log before it. One that cannot be kept is tried again later: the
+    /// log is all that is needed.
+    pub async fn take_snapshots(self: Rc<Self>) {
+        let _guard = StopOnPanic(self.clone());
+        while self.failure.borrow().is_none() {
+            if !self.snapshots.is_due() {
+                self.snapshot_due.notified().await;
+                continue;
+            }
+            self.snapshots.bytes_since.set(0);
+            let image = self.image();
+            let content = match snapshot::write(&image, (self.wall_clock_ms)()).await {
+                Ok(content) => content,
+                Err(error) => return self.fail(&error.to_string()),
+            };
+            let (id, bytes) = (SnapshotId::of(&image), content.len());
+            match self.log.keep_snapshot(id, content).await {
+                Ok(()) => tracing::info!(
+                    end_offset = id.end_offset,
+                    bytes,
+                    "took a snapshot of the metadata"
+                ),
+                Err(error) => {
+                    tracing::warn!(%error, "a snapshot of the metadata could not be kept; the log goes on growing until the next try");
+                }
             }
         }
     }
@@ -332,6 +418,7 @@ impl<L: MetadataLog, P: Publisher> Keeper<L, P> {
         drop(queues);
         self.decided.notify_one();
         self.appended.notify_one();
+        self.snapshot_due.notify_one();
         for proposal in lost {
             proposal.finish(Err(ProposeError::Stopped(reason.clone())));
         }

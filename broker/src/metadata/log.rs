@@ -6,6 +6,8 @@
 
 use bytes::Bytes;
 
+use super::snapshot::SnapshotId;
+
 /// Why the log did not take a batch, or lost what it had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogFailure {
@@ -39,4 +41,17 @@ pub trait MetadataLog: 'static {
 
     /// Whole batches from the one that holds `offset` on, as many as are handed out at a time; nothing at the end.
     fn read(&self, offset: i64) -> impl Future<Output = Result<Bytes, LogFailure>>;
+
+    /// Which snapshots there are, oldest first.
+    fn snapshots(&self) -> impl Future<Output = Result<Vec<SnapshotId>, LogFailure>>;
+
+    /// The content of a snapshot.
+    fn read_snapshot(&self, id: SnapshotId) -> impl Future<Output = Result<Bytes, LogFailure>>;
+
+    /// Keeps a snapshot; once it is durable, lets go of the log and the snapshots before it.
+    fn keep_snapshot(
+        &self,
+        id: SnapshotId,
+        content: Vec<u8>,
+    ) -> impl Future<Output = Result<(), LogFailure>>;
 }

@@ -1,6 +1,7 @@
 //! Opening the metadata on the controller's shard: the engine log, its replay, a new term, this broker's registration.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -13,12 +14,17 @@ use ringlog_engine::log::{TopicId, TopicPartition};
 use ringlog_net::{ErrorCode, Str, Uuid};
 
 use super::engine_log::EngineLog;
-use super::keeper::{Keeper, ProposeError, Publisher};
-use super::replay::{MetadataError, open_term, replay};
+use super::keeper::{Keeper, ProposeError, Publisher, SnapshotPolicy};
+use super::replay::{MetadataError, newest_snapshot, open_term, replay};
 use crate::controller::image::Endpoint;
 use crate::controller::names::METADATA_TOPIC;
 use crate::controller::{Controller, Decision, Delta, Image, Refusal, Registration};
 use crate::shard::{Environment, Shard};
+
+/// The key of how much log there may be after a snapshot before the next one is made.
+const BYTES_BETWEEN_SNAPSHOTS: &str = "metadata.log.max.record.bytes.between.snapshots";
+/// Segments of the metadata log: what a snapshot makes superfluous goes in such pieces.
+const SEGMENT_BYTES: u64 = 32 << 20;
 
 /// The metadata on this machine: an engine log below, the shards above.
 pub type Metadata = Keeper<EngineLog<Environment>, Shards>;
@@ -55,13 +61,15 @@ impl Metadata {
             .engine
             .create_log(name, id, log_config(), Some(0))
             .await;
-        let log = EngineLog::new(log.map_err(|error| MetadataError::Open(error.to_string()))?);
-        let image = replay(&log, &Image::empty()).await?;
+        let log = log.map_err(|error| MetadataError::Open(error.to_string()))?;
+        let environment = shard.environment.clone();
+        let log = EngineLog::new(log, environment.clone(), directory(shard));
+        let image = newest_snapshot(&log).await?;
+        let (image, replayed_bytes) = replay(&log, &image).await?;
         let topics = image.topic_count();
 
         let registration = registration(shard);
         let mut elect = shard.unclean_start();
-        let environment = shard.environment.clone();
         let random = {
             let environment = environment.clone();
             Box::new(move || environment.random())
@@ -99,9 +107,12 @@ impl Metadata {
         let shards = Shards {
             controller: Rc::downgrade(shard),
         };
-        let keeper = Keeper::new(log, shards, controller, image.epoch, wall_clock_ms);
+        let bytes_between = shard.config.number(BYTES_BETWEEN_SNAPSHOTS);
+        let snapshots = SnapshotPolicy::new(bytes_between.max(1) as u64, replayed_bytes);
+        let keeper = Keeper::new(log, shards, controller, snapshots, wall_clock_ms);
         environment.spawn("append metadata", keeper.clone().append_decisions());
         environment.spawn("apply metadata commits", keeper.clone().apply_commits());
+        environment.spawn("take metadata snapshots", keeper.clone().take_snapshots());
         Ok((keeper, image))
     }
 
@@ -128,9 +139,17 @@ impl Metadata {
     }
 }
 
+/// Where the log and its snapshots lie.
+fn directory(shard: &Shard) -> PathBuf {
+    let first = shard.log_dirs().first();
+    let first = first.map_or_else(PathBuf::new, |directory| directory.path.clone());
+    first.join(format!("{METADATA_TOPIC}-0"))
+}
+
 /// Nothing of the metadata log goes by age or size: only what a snapshot has made superfluous does.
 fn log_config() -> LogConfig {
     LogConfig {
+        segment_bytes: SEGMENT_BYTES,
         retention_bytes: -1,
         retention_ms: -1,
         delete: false,

@@ -7,6 +7,7 @@ use ringlog_net::metadata::MetadataRecord;
 
 use super::batch::{self, BadBatch, Content};
 use super::log::{LogFailure, MetadataLog};
+use super::snapshot;
 use crate::controller::{ApplyError, Image, ImageBuilder};
 
 /// Why the metadata could not be opened. The broker does not start.
@@ -36,13 +37,35 @@ pub enum MetadataError {
     },
 }
 
-/// Reads the log from what `image` already has to its end.
+/// The image in the newest snapshot that can be read; the empty one when there is none.
+///
+/// # Errors
+/// What is wrong with the newest one, when none can be read and the log does not go back to its beginning.
+pub async fn newest_snapshot(log: &impl MetadataLog) -> Result<Image, MetadataError> {
+    let mut damage = None;
+    for id in log.snapshots().await?.into_iter().rev() {
+        match snapshot::read(id, &log.read_snapshot(id).await?) {
+            Ok(image) => return Ok(image),
+            Err(error) => {
+                tracing::error!(%error, "a snapshot of the metadata cannot be used");
+                damage.get_or_insert(error);
+            }
+        }
+    }
+    match damage {
+        Some(error) if log.start_offset() > 0 => Err(error),
+        _ => Ok(Image::empty()),
+    }
+}
+
+/// Reads the log from what `image` already has to its end; also says how many bytes that took.
 ///
 /// # Errors
 /// The first thing that is wrong: half of a log is never acted on.
-pub async fn replay(log: &impl MetadataLog, image: &Image) -> Result<Image, MetadataError> {
+pub async fn replay(log: &impl MetadataLog, image: &Image) -> Result<(Image, u64), MetadataError> {
     let mut builder = ImageBuilder::new(image);
     let mut next = image.offset + 1;
+    let mut bytes = 0;
     if log.start_offset() > next {
         return Err(MetadataError::Gap {
             expected: next,
@@ -72,6 +95,7 @@ pub async fn replay(log: &impl MetadataLog, image: &Image) -> Result<Image, Meta
                 Content::Control => builder.skip_to(header.last_offset(), header.leader_epoch),
             }
             next = header.next_offset();
+            bytes += found.bytes.len() as u64;
         }
         if next == before {
             let reason = "nothing can be read there although the log goes on".to_string();
@@ -82,7 +106,7 @@ pub async fn replay(log: &impl MetadataLog, image: &Image) -> Result<Image, Meta
             .into());
         }
     }
-    Ok(builder.finish().0)
+    Ok((builder.finish().0, bytes))
 }
 
 /// Opens a term and writes the batches that `decide` makes one by one, each from the image that the ones before it make; all are committed on return.

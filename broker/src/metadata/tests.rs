@@ -1,7 +1,7 @@
 //! The pipeline over a log in memory: order, atomicity, what is answered when, and what every failure leaves behind.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,9 +15,10 @@ use ringlog_net::metadata::{MetadataRecord, NoOpRecord, RemoveTopicRecord};
 use ringlog_net::{ErrorCode, Str, Uuid};
 use tokio::sync::Notify;
 
-use super::keeper::{Keeper, ProposeError, Publisher};
+use super::keeper::{Keeper, ProposeError, Publisher, SnapshotPolicy};
 use super::log::{LogFailure, MetadataLog};
-use super::replay::{MetadataError, open_term, replay};
+use super::replay::{MetadataError, newest_snapshot, open_term, replay};
+use super::snapshot::SnapshotId;
 use crate::config::BrokerConfig;
 use crate::controller::tests::{registration, topic};
 use crate::controller::{Controller, Decision, Delta, Image};
@@ -31,6 +32,25 @@ struct Memory {
     changed: Notify,
     refuse: RefCell<VecDeque<Option<LogFailure>>>,
     lose_commits: Cell<bool>,
+    bytes_between: Cell<Option<u64>>,
+    snapshots: RefCell<BTreeMap<SnapshotId, Vec<u8>>>,
+    /// What becomes of the next snapshots.
+    keep: RefCell<VecDeque<Keep>>,
+}
+
+/// How the keeping of a snapshot ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// It is refused.
+    Refused,
+    /// The process ends once it is durable.
+    Untrimmed,
+}
+
+/// What a start makes of a log.
+async fn whole_replay(log: &MemoryLog) -> Result<Image, MetadataError> {
+    let image = newest_snapshot(log).await?;
+    replay(log, &image).await.map(|(image, _)| image)
 }
 
 #[derive(Clone, Default)]
@@ -45,19 +65,17 @@ impl MemoryLog {
 
 impl MetadataLog for MemoryLog {
     fn start_offset(&self) -> i64 {
-        self.0
-            .batches
-            .borrow()
+        let batches = self.0.batches.borrow();
+        batches
             .first()
-            .map_or(0, |(base, _, _)| *base)
+            .map_or_else(|| self.end_offset(), |(base, _, _)| *base)
     }
 
     fn end_offset(&self) -> i64 {
-        self.0
-            .batches
-            .borrow()
-            .last()
-            .map_or(0, |(_, next, _)| *next)
+        let batches = self.0.batches.borrow();
+        let snapshots = self.0.snapshots.borrow();
+        let trimmed = snapshots.keys().last().map_or(0, |id| id.end_offset);
+        batches.last().map_or(trimmed, |(_, next, _)| *next)
     }
 
     fn committed_offset(&self) -> i64 {
@@ -109,6 +127,36 @@ impl MetadataLog for MemoryLog {
                 .concat(),
         ))
     }
+
+    async fn snapshots(&self) -> Result<Vec<SnapshotId>, LogFailure> {
+        Ok(self.0.snapshots.borrow().keys().copied().collect())
+    }
+
+    async fn read_snapshot(&self, id: SnapshotId) -> Result<Bytes, LogFailure> {
+        Ok(Bytes::from(self.0.snapshots.borrow()[&id].clone()))
+    }
+
+    async fn keep_snapshot(&self, id: SnapshotId, content: Vec<u8>) -> Result<(), LogFailure> {
+        tokio::task::yield_now().await;
+        let keep = self.0.keep.borrow_mut().pop_front();
+        if keep == Some(Keep::Refused) {
+            return Err(LogFailure::Full("no space".into()));
+        }
+        assert!(
+            id.end_offset <= self.0.committed.get(),
+            "only what is committed"
+        );
+        self.0.snapshots.borrow_mut().insert(id, content);
+        if keep.is_none() {
+            self.0
+                .snapshots
+                .borrow_mut()
+                .retain(|other, _| *other >= id);
+            let mut batches = self.0.batches.borrow_mut();
+            batches.retain(|(_, next, _)| *next > id.end_offset);
+        }
+        Ok(())
+    }
 }
 
 type Publication = (Arc<Image>, Arc<Delta>);
@@ -142,7 +190,7 @@ impl Node {
     /// Opens over whatever the log has, as a start does.
     async fn start(log: MemoryLog, elect: bool) -> Self {
         let config = Arc::new(BrokerConfig::from_pairs([]).unwrap());
-        let image = replay(&log, &Image::empty()).await.unwrap();
+        let image = whole_replay(&log).await.unwrap();
         let mut state = log.end_offset() as u64;
         let random = Box::new(move || {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -169,12 +217,13 @@ impl Node {
             log.clone(),
             watcher.clone(),
             controller,
-            image.epoch,
+            SnapshotPolicy::new(log.0.bytes_between.get().unwrap_or(u64::MAX), 0),
             Box::new(|| 1000),
         );
         let tasks = vec![
             tokio::task::spawn_local(keeper.clone().append_decisions()),
             tokio::task::spawn_local(keeper.clone().apply_commits()),
+            tokio::task::spawn_local(keeper.clone().take_snapshots()),
         ];
         Self {
             keeper,
@@ -291,7 +340,7 @@ fn many_at_once_are_pipelined_and_survive_a_kill() {
         let image = node.keeper.image();
         let epoch = image.epoch;
         let log = node.kill();
-        assert_eq!(replay(&log, &Image::empty()).await.unwrap(), *image);
+        assert_eq!(whole_replay(&log).await.unwrap(), *image);
         let node = Node::start(log, true).await;
         let image = node.keeper.image();
         assert_eq!((image.topic_count(), image.epoch), (200, epoch + 1));
@@ -319,7 +368,7 @@ fn a_log_cut_between_batches_replays_to_a_prefix() {
         let log = node.kill();
         let mut seen = Vec::new();
         while log.end_offset() > 0 {
-            let image = replay(&log, &Image::empty()).await.unwrap();
+            let image = whole_replay(&log).await.unwrap();
             assert_eq!(image.offset, log.end_offset() - 1);
             let names: Vec<String> = image.topics().map(|topic| topic.name.to_string()).collect();
             assert!(
@@ -353,7 +402,7 @@ fn a_full_log_refuses_and_what_rested_on_it_and_then_goes_on() {
         assert_eq!(node.create("b").await, Ok(ErrorCode::NONE));
         let image = node.keeper.image();
         assert_eq!(image.topic_count(), 3);
-        assert_eq!(replay(&node.kill(), &Image::empty()).await.unwrap(), *image);
+        assert_eq!(whole_replay(&node.kill()).await.unwrap(), *image);
     });
 }
 
@@ -430,6 +479,97 @@ fn records_that_contradict_the_metadata_are_not_written() {
         });
         no_op.await.unwrap();
         assert_eq!(node.log.end_offset(), end + 1);
+    });
+}
+
+/// A history with enough in it for several snapshots; the committed image at its end.
+async fn eventful(log: MemoryLog) -> (MemoryLog, Arc<Image>) {
+    log.0.bytes_between.set(Some(600));
+    let node = Node::start(log, false).await;
+    for round in 0..12 {
+        let (stays, goes) = (format!("stays-{round}"), format!("goes-{round}"));
+        assert_eq!(node.create(&stays).await, Ok(ErrorCode::NONE));
+        assert_eq!(node.create(&goes).await, Ok(ErrorCode::NONE));
+        let request = DeleteTopicsRequest {
+            topic_names: vec![Str::from(goes)],
+            ..Default::default()
+        };
+        let removed = node
+            .keeper
+            .submit(|controller| controller.delete_topics(&request));
+        removed.await.unwrap();
+        let ids = node
+            .keeper
+            .submit(|controller| controller.allocate_producer_ids(1, 10).unwrap());
+        ids.await.unwrap();
+        settle().await;
+    }
+    let image = node.keeper.image();
+    (node.kill(), image)
+}
+
+#[test]
+fn snapshots_bound_the_log_and_lose_nothing() {
+    run(async {
+        let (log, image) = eventful(MemoryLog::default()).await;
+        assert_eq!(log.0.snapshots.borrow().len(), 1, "older ones go");
+        let kept: usize = log
+            .0
+            .batches
+            .borrow()
+            .iter()
+            .map(|(_, _, batch)| batch.len())
+            .sum();
+        assert!(
+            log.start_offset() > 0 && kept < 1500,
+            "{kept} bytes of log are left"
+        );
+        assert_eq!(whole_replay(&log).await.unwrap(), *image);
+        // The next life goes on from there.
+        let node = Node::start(log, true).await;
+        assert_eq!(node.keeper.image().topic_count(), 12);
+        assert_eq!(node.keeper.image().next_producer_id(), 120);
+        assert_eq!(
+            node.create("stays-3").await,
+            Ok(ErrorCode::TOPIC_ALREADY_EXISTS)
+        );
+        assert_eq!(node.create("goes-3").await, Ok(ErrorCode::NONE));
+        let image = node.keeper.image();
+        assert_eq!(whole_replay(&node.kill()).await.unwrap(), *image);
+    });
+}
+
+#[test]
+fn snapshots_that_are_refused_or_left_half_done_harm_nothing() {
+    run(async {
+        let log = MemoryLog::default();
+        let hows = [
+            Keep::Refused,
+            Keep::Untrimmed,
+            Keep::Untrimmed,
+            Keep::Refused,
+        ];
+        log.0
+            .keep
+            .borrow_mut()
+            .extend(hows.iter().cycle().take(100));
+        let (log, image) = eventful(log).await;
+        assert!(log.0.snapshots.borrow().len() > 1 && log.start_offset() == 0);
+        assert_eq!(whole_replay(&log).await.unwrap(), *image);
+        // The newest is damaged: an older one does, and in the end the log alone.
+        while !log.0.snapshots.borrow().is_empty() {
+            log.0.snapshots.borrow_mut().values_mut().last().unwrap()[200] ^= 1;
+            assert_eq!(whole_replay(&log).await.unwrap(), *image);
+            log.0.snapshots.borrow_mut().pop_last();
+        }
+        assert_eq!(whole_replay(&log).await.unwrap(), *image);
+        // Without the log before it, a damaged one is an end with a reason.
+        let (log, _) = eventful(MemoryLog::default()).await;
+        log.0.snapshots.borrow_mut().values_mut().last().unwrap()[200] ^= 1;
+        assert!(matches!(
+            whole_replay(&log).await,
+            Err(MetadataError::Batch(_))
+        ));
     });
 }
 

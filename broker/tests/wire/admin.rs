@@ -526,3 +526,35 @@ fn hostile_requests_for_topics_are_refused_and_cost_little() {
         3000
     );
 }
+
+#[test]
+fn snapshots_bound_what_a_start_reads_and_lose_nothing() {
+    let between = "metadata.log.max.record.bytes.between.snapshots=4000";
+    let mut broker = Broker::start(&[between]);
+    let mut expected = BTreeSet::new();
+    for round in 0..3 {
+        let mut client = broker.connect();
+        for number in 0..40 {
+            let (stays, goes) = (format!("stays-{round}-{number}"), format!("goes-{number}"));
+            let made = create(&mut client, &[&stays, &goes], 2, 7);
+            assert!(made.topics.iter().all(|topic| topic.error_code.is_none()));
+            let removed = delete(&mut client, &[&goes], 6);
+            assert_eq!(removed.responses[0].error_code, ErrorCode::NONE);
+            expected.insert(stays);
+        }
+        broker.crash_and_restart();
+        let found = topics(&mut broker.connect(), None, false, 12);
+        assert!(
+            listed(&found)
+                .into_iter()
+                .eq(expected.iter().map(String::as_str))
+        );
+    }
+    let log = std::fs::read_dir(broker.log_directory("__cluster_metadata-0")).expect("lists");
+    let snapshots = log.filter(|entry| {
+        let name = entry.as_ref().expect("an entry").file_name();
+        name.to_string_lossy().ends_with(".checkpoint")
+    });
+    // A kill may have come between the newest and the removal of the one before it.
+    assert!((1..=2).contains(&snapshots.count()), "older ones are gone");
+}

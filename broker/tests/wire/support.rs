@@ -89,6 +89,11 @@ impl Broker {
         Client::connect(self.address)
     }
 
+    /// Where a partition's files are.
+    pub fn log_directory(&self, partition: &str) -> PathBuf {
+        self.directory.join("data").join(partition)
+    }
+
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
         let status =

@@ -241,6 +241,10 @@ proptest! {
                 committed = ImageBuilder::new(&image);
             }
         }
+        let mut exported = ImageBuilder::new(&Image::empty());
+        exported.batch(0, 1, &cluster.image().records().collect::<Vec<_>>()).unwrap();
+        exported.skip_to(cluster.image().offset, 1);
+        prop_assert_eq!(&exported.finish().0, cluster.image());
         let mut replayed = ImageBuilder::new(&start);
         for (base, records) in &log {
             replayed.batch(*base, 1, records).unwrap();
