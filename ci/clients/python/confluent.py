@@ -100,9 +100,10 @@ class Driver:
             raise client_error(errors[0])
         return offsets[0]
 
-    def messages(self, topic, partition, offset, count, timeout_ms, fetch_bytes=1 << 20):
+    def messages(self, topic, partition, offset, count, timeout_ms, fetch_bytes=1 << 20, fetch_wait_ms=FETCH_WAIT_MS):
         consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "unused", "enable.auto.commit": False,
-                             "auto.offset.reset": "error", "fetch.wait.max.ms": FETCH_WAIT_MS, "fetch.message.max.bytes": fetch_bytes, "log.connection.close": False})
+                             "auto.offset.reset": "error", "fetch.wait.max.ms": fetch_wait_ms, "socket.timeout.ms": fetch_wait_ms + 10000, "fetch.message.max.bytes": fetch_bytes,
+                             "log.connection.close": False})
         try:
             consumer.assign([TopicPartition(topic, partition, START.get(offset, offset))])
             deadline = time.monotonic() + timeout_ms / 1000

@@ -341,6 +341,12 @@ impl<E: Environment> Log<E> {
                 }
                 Stop::Short(at, _) if at > position => Cold::GoOn(at),
                 Stop::Short(at, size) if at + size as u64 > written => {
+                    // Of such a batch the file has all that the tail has not, and all of that must have been read.
+                    let in_file = self.bytes_before_tail(base, at).unwrap_or(0);
+                    if round_up(skip + in_file) > step {
+                        step = round_up(skip + in_file);
+                        continue;
+                    }
                     self.read_straddling(base, at, &bytes.slice(skip..), wanted)
                 }
                 Stop::Short(_, size) if round_up(skip + size) > step => {
@@ -555,6 +561,13 @@ impl<E: Environment> Log<E> {
         Ok(at)
     }
 
+    /// How many bytes of a segment lie from `position` to where the tail begins, if it begins later in the same segment.
+    fn bytes_before_tail(&self, base: i64, position: u64) -> Option<usize> {
+        let start = self.state.borrow().tail.start()?;
+        let before = start.position.checked_sub(position)? as usize;
+        (start.segment == base && before > 0).then_some(before)
+    }
+
     /// The header of the batch at `position`, of which `head` is in the file and the rest in the tail; and how many of its bytes come before the tail.
     fn straddling_header(
         &self,
@@ -562,17 +575,16 @@ impl<E: Environment> Log<E> {
         position: u64,
         head: &[u8],
     ) -> Option<(BatchHeader, usize)> {
-        let state = self.state.borrow();
-        let tail_start = state.tail.start()?;
-        let head_len = tail_start.position.checked_sub(position)? as usize;
-        if tail_start.segment != base || head_len == 0 || head_len > head.len() {
+        let head_len = self.bytes_before_tail(base, position)?;
+        if head_len > head.len() {
             return None;
         }
+        let state = self.state.borrow();
         let mut raw = [0; HEADER_BYTES];
         let from_head = head_len.min(HEADER_BYTES);
         raw[..from_head].copy_from_slice(&head[..from_head]);
         let rest = &mut raw[from_head..];
-        let whole = state.tail.copy(base, tail_start.position, rest);
+        let whole = state.tail.copy(base, position + head_len as u64, rest);
         let header = whole.then(|| BatchHeader::parse(&raw).ok()).flatten()?;
         (head_len < header.size()).then_some((header, head_len))
     }
