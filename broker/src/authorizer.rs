@@ -77,6 +77,8 @@ impl Operation {
 pub enum ResourceType {
     /// A topic, by name.
     Topic,
+    /// A consumer group, by its id.
+    Group,
     /// The cluster; its name is `kafka-cluster`.
     Cluster,
 }

@@ -15,6 +15,7 @@ pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod describe_topic_partitions;
 pub mod fetch;
+pub mod find_coordinator;
 pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod list_config_resources;
@@ -81,6 +82,7 @@ serve! {
     CreateTopics => create_topics,
     DeleteTopics => delete_topics,
     DeleteRecords => delete_records,
+    FindCoordinator => find_coordinator,
     InitProducerId => init_producer_id,
     OffsetForLeaderEpoch => offset_for_leader_epoch,
     DescribeConfigs => describe_configs,
