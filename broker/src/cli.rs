@@ -20,6 +20,8 @@ pub enum Command {
     Start(Start),
     /// Print every configuration key as a Markdown table.
     Config,
+    /// Print every metric that /metrics gives as a Markdown table.
+    Metrics,
 }
 
 /// Arguments of `start`.

@@ -29,6 +29,10 @@ fn main() -> ExitCode {
             print!("{}", config::reference::markdown());
             ExitCode::SUCCESS
         }
+        Command::Metrics => {
+            print!("{}", metrics::ShardMetrics::markdown());
+            ExitCode::SUCCESS
+        }
         Command::Start(start) => {
             start_logging(start.log_format);
             match process::configure(&start).and_then(process::run) {

@@ -5,6 +5,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use ringlog_net::ApiKey;
 
@@ -42,6 +43,45 @@ impl Counter {
     }
 }
 
+/// Upper bounds of the buckets of a [`Latency`], in microseconds.
+const BOUNDS_US: [u64; 16] = [
+    100, 200, 300, 500, 1_000, 2_000, 3_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000,
+    500_000, 1_000_000, 10_000_000,
+];
+
+/// How long something took, counted in fixed buckets; written by one shard.
+#[derive(Debug, Default)]
+pub struct Latency {
+    /// Not cumulative; the last one is for what no bound covers.
+    buckets: [Counter; BOUNDS_US.len() + 1],
+    sum_us: Counter,
+}
+
+impl Latency {
+    /// Counts one; only for the owning shard.
+    pub fn observe(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.buckets[BOUNDS_US.partition_point(|bound| *bound < us)].add(1);
+        self.sum_us.add(us);
+    }
+
+    /// As Prometheus wants a histogram: cumulative buckets in seconds, sum and count.
+    fn render(&self, text: &mut String, name: &str, labels: &str) {
+        let mut count = 0;
+        for (bucket, bound) in self.buckets.iter().zip(BOUNDS_US) {
+            count += bucket.get();
+            let le = bound as f64 / 1e6;
+            let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{le}\"}} {count}");
+        }
+        count += self.buckets[BOUNDS_US.len()].get();
+        let sum = self.sum_us.get() as f64 / 1e6;
+        let _ = writeln!(
+            text,
+            "{name}_bucket{{{labels},le=\"+Inf\"}} {count}\n{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}"
+        );
+    }
+}
+
 /// One more than the highest API key that is counted by itself.
 const API_KEYS: usize = 96;
 
@@ -50,6 +90,10 @@ const API_KEYS: usize = 96;
 pub struct ShardMetrics {
     /// Requests by API key.
     requests: [Counter; API_KEYS],
+    /// From a produce request's arrival to its acknowledgement, on the connection's shard.
+    pub produce_latency: Latency,
+    /// From a fetch's arrival to its answer, waiting for data included.
+    pub fetch_latency: Latency,
     /// Bytes read from clients.
     pub bytes_received: Counter,
     /// Bytes sent to clients.
@@ -117,6 +161,8 @@ impl Default for ShardMetrics {
         let zero = Counter::default;
         Self {
             requests: std::array::from_fn(|_| zero()),
+            produce_latency: Latency::default(),
+            fetch_latency: Latency::default(),
             bytes_received: zero(),
             bytes_sent: zero(),
             assigned: zero(),
@@ -210,20 +256,40 @@ impl ShardMetrics {
         ("ringlog_segment_files_open", "gauge", "Segment files open.", |m| m.open_files.get()),
     ];
 
+    const LATENCIES: &[(&'static str, &'static str, fn(&ShardMetrics) -> &Latency)] = &[
+        (
+            "ringlog_produce_seconds",
+            "From a produce request's arrival to its acknowledgement, which is given when its records are on the medium.",
+            |m| &m.produce_latency,
+        ),
+        (
+            "ringlog_fetch_seconds",
+            "From a fetch's arrival to its answer, waiting for data included.",
+            |m| &m.fetch_latency,
+        ),
+    ];
+    const REQUESTS: (&'static str, &'static str) = ("ringlog_requests_total", "Requests by API.");
+
     /// All shards' numbers as Prometheus text.
     pub fn render(shards: &[Arc<ShardMetrics>]) -> String {
         let mut text = String::new();
-        for (name, kind, meaning, value) in Self::DESCRIPTIONS {
+        let head = |text: &mut String, name: &str, kind: &str, meaning: &str| {
             let _ = writeln!(text, "# HELP {name} {meaning}\n# TYPE {name} {kind}");
+        };
+        for (name, kind, meaning, value) in Self::DESCRIPTIONS {
+            head(&mut text, name, kind, meaning);
             for (shard, metrics) in shards.iter().enumerate() {
                 let _ = writeln!(text, "{name}{{shard=\"{shard}\"}} {}", value(metrics));
             }
         }
-        let name = "ringlog_requests_total";
-        let _ = writeln!(
-            text,
-            "# HELP {name} Requests by API.\n# TYPE {name} counter"
-        );
+        for (name, meaning, latency) in Self::LATENCIES {
+            head(&mut text, name, "histogram", meaning);
+            for (shard, metrics) in shards.iter().enumerate() {
+                latency(metrics).render(&mut text, name, &format!("shard=\"{shard}\""));
+            }
+        }
+        let (name, meaning) = Self::REQUESTS;
+        head(&mut text, name, "counter", meaning);
         for (shard, metrics) in shards.iter().enumerate() {
             for (key, counter) in metrics.requests.iter().enumerate() {
                 if let (Some(api), count @ 1..) = (ApiKey::from_i16(key as i16), counter.get()) {
@@ -231,6 +297,28 @@ impl ShardMetrics {
                 }
             }
         }
+        text
+    }
+
+    /// Every metric as a row of a Markdown table, for `ringlog metrics` and the README.
+    pub fn markdown() -> String {
+        let mut text =
+            String::from("| metric | type | labels | what it says |\n|---|---|---|---|\n");
+        let mut row = |name: &str, kind: &str, labels: &str, meaning: &str| {
+            let _ = writeln!(text, "| `{name}` | {kind} | {labels} | {meaning} |");
+        };
+        for (name, kind, meaning, _) in Self::DESCRIPTIONS {
+            row(name, kind, "`shard`", meaning);
+        }
+        for (name, meaning, _) in Self::LATENCIES {
+            row(name, "histogram", "`shard`", meaning);
+        }
+        row(
+            Self::REQUESTS.0,
+            "counter",
+            "`shard`, `api`",
+            Self::REQUESTS.1,
+        );
         text
     }
 }
@@ -245,8 +333,22 @@ mod tests {
         let metrics = Arc::new(ShardMetrics::default());
         metrics.request(ApiKey::Produce);
         metrics.appended(10, false);
+        for us in [1, 100, 101, 999_999, 60_000_000] {
+            metrics.produce_latency.observe(Duration::from_micros(us));
+        }
         let text = ShardMetrics::render(&[metrics]);
         assert!(text.contains("ringlog_requests_total{shard=\"0\",api=\"Produce\"} 1\n"));
         assert!(text.contains("# TYPE ringlog_appended_bytes_total counter\nringlog_appended_bytes_total{shard=\"0\"} 10\n"));
+        for line in [
+            "# TYPE ringlog_produce_seconds histogram",
+            "ringlog_produce_seconds_bucket{shard=\"0\",le=\"0.0001\"} 2",
+            "ringlog_produce_seconds_bucket{shard=\"0\",le=\"0.0002\"} 3",
+            "ringlog_produce_seconds_bucket{shard=\"0\",le=\"1\"} 4",
+            "ringlog_produce_seconds_bucket{shard=\"0\",le=\"10\"} 4",
+            "ringlog_produce_seconds_bucket{shard=\"0\",le=\"+Inf\"} 5",
+            "ringlog_produce_seconds_count{shard=\"0\"} 5",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The README's configuration tables are what `ringlog config` prints, and the command line answers as people expect.
+//! The README's tables of configuration and metrics are what the program prints, and the command line answers as people expect.
 
 use std::process::{Command, Output};
 
@@ -9,19 +9,25 @@ fn ringlog(arguments: &[&str]) -> Output {
         .expect("runs")
 }
 
-#[test]
-fn the_readme_has_the_tables() {
+/// Compares what `ringlog <command>` prints with what the README has between two marks.
+fn readme_has(command: &str, what: &str) {
     let readme = include_str!("../../README.md");
-    let start = "<!-- configuration: printed by `ringlog config`, kept equal by a test -->\n";
-    let end = "<!-- end of configuration -->";
-    let (_, rest) = readme.split_once(start).expect("the start of the tables");
-    let (tables, _) = rest.split_once(end).expect("the end of the tables");
-    let printed = String::from_utf8(ringlog(&["config"]).stdout).expect("text");
+    let start = format!("<!-- {what}: printed by `ringlog {command}`, kept equal by a test -->\n");
+    let end = format!("<!-- end of {what} -->");
+    let (_, rest) = readme.split_once(&start).expect("the start of the tables");
+    let (tables, _) = rest.split_once(&end).expect("the end of the tables");
+    let printed = String::from_utf8(ringlog(&[command]).stdout).expect("text");
     assert_eq!(
         tables.trim(),
         printed.trim(),
-        "put what `ringlog config` prints into README.md"
+        "put what `ringlog {command}` prints into README.md"
     );
+}
+
+#[test]
+fn the_readme_has_the_tables() {
+    readme_has("config", "configuration");
+    readme_has("metrics", "metrics");
 }
 
 #[test]

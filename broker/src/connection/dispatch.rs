@@ -5,6 +5,7 @@
 //! did not.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -52,6 +53,7 @@ pub(super) async fn run(pipe: &Pipe) -> Result<(), Closing> {
 
 async fn start(pipe: &Pipe, frame: Frame) -> Result<(Answer, Vec<Permit>), Closing> {
     let Frame { content, permit } = frame;
+    let arrived = Instant::now();
     let mut reader = Reader::new(content);
     let header =
         decode_request_header(&mut reader).map_err(|error| Closing::Protocol(error.to_string()))?;
@@ -100,8 +102,10 @@ async fn start(pipe: &Pipe, frame: Frame) -> Result<(Answer, Vec<Permit>), Closi
         Request::Produce(request) => {
             let acknowledged = request.acks != 0;
             let in_flight = produce::begin(&context, *request).await;
+            let shard = context.shard.clone();
             let finish = async move {
                 let response = in_flight.finish().await;
+                shard.metrics.produce_latency.observe(arrived.elapsed());
                 if acknowledged {
                     return encode(
                         &Response::Produce(Box::new(response)),
@@ -123,6 +127,9 @@ async fn start(pipe: &Pipe, frame: Frame) -> Result<(Answer, Vec<Permit>), Closi
                 .until(|| (pipe.unanswered.get() <= 1).then_some(()))
                 .await;
             let response = handle(context, request).await?;
+            if api_key == ApiKey::Fetch {
+                pipe.shard.metrics.fetch_latency.observe(arrived.elapsed());
+            }
             Answer::Ready(encode(&response, api_version, correlation_id)?)
         }
     };
