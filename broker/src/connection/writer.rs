@@ -50,7 +50,11 @@ pub(super) async fn run(pipe: &Pipe) -> Result<(), Closing> {
             answered.push(permits);
             gather(&mut pieces, &mut bytes, response);
         }
-        send(pipe, pieces).await?;
+        if !pieces.is_empty() {
+            pipe.sending.set(true);
+            send(pipe, pieces).await?;
+            pipe.sending.set(false);
+        }
         pipe.unanswered.set(pipe.unanswered.get() - answered.len());
         drop(answered);
         pipe.changed.notify();
@@ -116,6 +120,7 @@ async fn send(pipe: &Pipe, mut pieces: Vec<Bytes>) -> Result<(), Closing> {
             return Err(Closing::Socket(std::io::ErrorKind::WriteZero.into()));
         }
         pipe.touch();
+        pipe.context.responses.note_progress();
         pipe.shard.metrics.bytes_sent.add(sent as u64);
         pieces = rest;
         let mut whole = 0;

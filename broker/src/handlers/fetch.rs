@@ -42,8 +42,10 @@ pub async fn handle(context: &RequestContext, request: FetchRequest) -> FetchRes
         };
     }
     let max_bytes = (request.max_bytes.max(0) as usize).min(context.shard.config.fetch_bytes_max);
-    let mut permit = context.shard.response_budget.permit();
-    let max_bytes = permit.take_up_to(max_bytes);
+    let responses = &context.connection.responses;
+    let mut permit = responses.permit();
+    let max_bytes = max_bytes.min(responses.budget().free());
+    permit.charge_to(max_bytes);
     let min_bytes = (request.min_bytes.max(0) as usize).min(max_bytes);
     let max_wait = Duration::from_millis(request.max_wait_ms.max(0) as u64);
     let read_committed = request.isolation_level == 1;

@@ -7,6 +7,7 @@ mod configs;
 mod durability;
 mod fetch;
 mod hostile;
+mod memory;
 mod pressure;
 mod produce;
 mod support;
