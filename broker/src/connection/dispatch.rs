@@ -38,7 +38,17 @@ pub(super) async fn run(pipe: &Pipe) -> Result<(), Closing> {
             pipe.changed.notify();
             return Ok(());
         };
-        let (answer, permits) = start(pipe, frame).await?;
+        let (answer, permits) = match start(pipe, frame).await {
+            Ok(started) => started,
+            Err(closing) => {
+                // What came before it is answered first; the request itself never is.
+                pipe.context.closed.raise();
+                pipe.changed
+                    .until(|| (pipe.unanswered.get() <= 1).then_some(()))
+                    .await;
+                return Err(closing);
+            }
+        };
         if let Answer::Ready(response) = &answer {
             let bytes: usize = response.iter().map(Bytes::len).sum();
             pipe.unsent_bytes.set(pipe.unsent_bytes.get() + bytes);

@@ -24,6 +24,18 @@ pub(super) const SMALL_FRAME_BYTES: usize = 32 << 10;
 const UNASKED_BYTES: usize = 64 << 10;
 
 pub(super) async fn run(pipe: &Pipe) -> Result<(), Closing> {
+    let result = read(pipe).await;
+    if matches!(result, Err(Closing::Protocol(_))) {
+        // What came before it is answered first.
+        pipe.context.closed.raise();
+        pipe.changed
+            .until(|| (pipe.in_work() == 0).then_some(()))
+            .await;
+    }
+    result
+}
+
+async fn read(pipe: &Pipe) -> Result<(), Closing> {
     let config = &pipe.shard.config;
     let mut splitter = FrameSplitter::new(config.request_bytes_max);
     let mut permit = pipe.requests.permit();

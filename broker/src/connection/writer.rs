@@ -42,18 +42,30 @@ pub(super) async fn run(pipe: &Pipe) -> Result<(), Closing> {
         };
         answered.push(_permits);
         gather(&mut pieces, &mut bytes, response);
+        let mut failed = None;
         while bytes < GATHER_BYTES
             && pieces.len() < GATHER_PIECES
             && let Some(result) = next_ready(pipe)
         {
-            let (response, permits) = result?;
-            answered.push(permits);
-            gather(&mut pieces, &mut bytes, response);
+            match result {
+                Ok((response, permits)) => {
+                    answered.push(permits);
+                    gather(&mut pieces, &mut bytes, response);
+                }
+                // What came before it is sent first.
+                Err(closing) => {
+                    failed = Some(closing);
+                    break;
+                }
+            }
         }
         if !pieces.is_empty() {
             pipe.sending.set(true);
             send(pipe, pieces).await?;
             pipe.sending.set(false);
+        }
+        if let Some(closing) = failed {
+            return Err(closing);
         }
         pipe.unanswered.set(pipe.unanswered.get() - answered.len());
         drop(answered);
