@@ -21,7 +21,7 @@ const AHEAD_BYTES_MAX: usize = 64 << 10;
 /// Frames up to this size are taken from the budget only when they are whole.
 pub(super) const SMALL_FRAME_BYTES: usize = 32 << 10;
 /// What a connection may hold without asking, so that small requests are served however little is left.
-const UNASKED_BYTES: usize = 64 << 10;
+pub(super) const UNASKED_BYTES: usize = 64 << 10;
 
 pub(super) async fn run(pipe: &Pipe) -> Result<(), Closing> {
     let result = read(pipe).await;

@@ -10,6 +10,7 @@ use nix::sys::socket::Shutdown;
 use slab::Slab;
 
 use super::budget::Account;
+use super::reader::UNASKED_BYTES;
 use super::signal::Changed;
 use super::{Partial, Pipe, Seen};
 use crate::shard::Shard;
@@ -149,13 +150,16 @@ fn frame_stalls(pipe: &Pipe, patience: Duration) -> bool {
 
 /// Whether the connection holds what others wait for, and it is for its client that it gives nothing back.
 fn hoards(pipe: &Pipe, patience: Duration) -> bool {
-    let wanted = |account: &Account| account.held() > 0 && account.budget().is_contended();
+    let wanted = |account: &Account, unasked: usize| {
+        account.held() > unasked && account.budget().is_contended()
+    };
     let (requests, responses) = (&pipe.requests, &pipe.context.responses);
+    let untaken = wanted(responses, 0);
     let held_up = pipe.sending.get() || pipe.context.parked.get();
     let progress = requests.progress().wrapping_add(responses.progress());
     let seen = pipe.seen.get();
-    if held_up && progress == seen.progress && (wanted(requests) || wanted(responses)) {
-        let part = if wanted(responses) { UNTAKEN_PART } else { 1 };
+    if held_up && progress == seen.progress && (untaken || wanted(requests, UNASKED_BYTES)) {
+        let part = if untaken { UNTAKEN_PART } else { 1 };
         return seen.since.elapsed() >= patience / part;
     }
     pipe.seen.set(Seen {

@@ -29,8 +29,10 @@ use crate::shard::read::{ReadItem, ReadOutcome};
 /// From this version on topics are named by id.
 const IDS_FROM: i16 = 13;
 
-/// What a read may bring at least, whatever was asked: a batch comes whole, and what is read from a file is read in steps.
-const READ_BYTES: usize = 1 << 20;
+/// Memory that is taken for a read at least, in parts of all there is, and the bounds of it: a batch comes whole whatever was asked, and what is read from a
+/// file is read in steps.
+const READ_PART: usize = 64;
+const READ_BYTES: (usize, usize) = (64 << 10, 1 << 20);
 /// What a partition's slices are taken to keep in memory at least.
 const PINNED_BYTES: usize = 64 << 10;
 /// How long a fetch waits for memory at least, whatever it says: to be told "nothing" at once it would ask again at once.
@@ -264,7 +266,8 @@ impl Fetch<'_> {
     /// others. None at all when there was none in time.
     async fn reserve(&mut self, wanted: usize, deadline: Instant) -> usize {
         let budget = self.context.connection.responses.budget();
-        let (held, least) = (self.permit.bytes(), READ_BYTES.min(budget.limit()));
+        let held = self.permit.bytes();
+        let least = (budget.limit() / READ_PART).clamp(READ_BYTES.0, READ_BYTES.1);
         let most = (budget.free() / 2).min(budget.share().saturating_sub(held));
         let granted = wanted.min(most).max(least);
         if self.permit.try_grow_to(held + granted) {

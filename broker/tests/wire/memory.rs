@@ -114,6 +114,39 @@ fn what_is_appended_is_not_held_until_its_response_is_taken() {
 }
 
 #[test]
+fn responses_that_nobody_takes_are_bounded_together() {
+    let broker = Broker::start(&[
+        "shards=1",
+        "memory.response.bytes=4194304",
+        "memory.tail.cache.bytes=4194304",
+        "socket.send.buffer.bytes=65536",
+    ]);
+    let mut client = broker.connect();
+    client.create_topic("t", 1, &[]);
+    for _ in 0..24 {
+        client.produce("t", 0, batch(&[&vec![2; 900_000]]));
+    }
+    let before = broker.resident_bytes();
+    // What is old is read from the file, into memory of each reader's own.
+    let mut request = fetch_request("t", &[(0, 0)], Duration::ZERO);
+    request.topics[0].partitions[0].partition_max_bytes = 50 << 20;
+    let fetch = Request::Fetch(Box::new(request));
+    let greedy: Vec<Client> = (0..60)
+        .map(|_| {
+            let mut greedy = broker.connect();
+            for _ in 0..10 {
+                greedy.send(&fetch, 12);
+            }
+            greedy
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(500));
+    let grown = broker.resident_bytes().saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes for what nobody takes");
+    drop(greedy);
+}
+
+#[test]
 fn small_requests_that_pile_up_are_counted() {
     let broker = Broker::start(&["shards=1", "memory.request.bytes=4194304"]);
     broker.connect().create_topic("t", 1, &[]);
