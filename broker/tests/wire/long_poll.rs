@@ -95,14 +95,17 @@ fn what_trickles_in_is_gathered_until_it_is_enough() {
 
 #[test]
 fn the_wait_ends_with_what_there_is() {
-    let broker = Broker::start(&[]);
+    let mut broker = Broker::start(&[]);
     let (mut consumer, mut producer) = (broker.connect(), broker.connect());
     consumer.create_topic("t", 2, &[]);
     producer.produce("t", 0, batch(&[b"there"]));
-    let mut request = fetch_request("t", &[(0, 0), (1, 0)], Duration::from_millis(300));
+    let mut request = fetch_request("t", &[(0, 0), (1, 0)], FOR_EVER);
     request.min_bytes = 1 << 20;
     let id = consumer.send(&Request::Fetch(Box::new(request)), 12);
+    std::thread::sleep(Duration::from_millis(100));
     producer.produce("t", 0, batch(&[b"more"]));
+    // What ends it is that the broker stops: it is read from before its connections are gone.
+    assert_eq!(broker.terminate(), Some(0));
     let Response::Fetch(response) = consumer.receive(ApiKey::Fetch, 12, id) else {
         panic!()
     };
