@@ -18,6 +18,9 @@ use super::{Closing, Frame, Partial, Pipe};
 const QUIET_BYTES: usize = 2 << 10;
 /// The most room made ahead for small pipelined frames. Larger frames then move at most this much when they get a buffer of their own.
 const AHEAD_BYTES_MAX: usize = 64 << 10;
+/// The most that is received of a frame at once, and so taken from the budget ahead of its arrival: so many times what has arrived, up to a limit.
+const RECEIVE_TIMES: usize = 4;
+const RECEIVE_BYTES_MAX: usize = 1 << 20;
 /// Frames up to this size are taken from the budget only when they are whole.
 pub(super) const SMALL_FRAME_BYTES: usize = 32 << 10;
 /// What a connection may hold without asking, so that small requests are served however little is left.
@@ -62,8 +65,9 @@ async fn read(pipe: &Pipe) -> Result<(), Closing> {
             arrived
         };
         let room = missing.min(earned).max(ahead);
+        let most = (RECEIVE_TIMES * arrived).clamp(AHEAD_BYTES_MAX, RECEIVE_BYTES_MAX);
         if size > SMALL_FRAME_BYTES {
-            charge(pipe, &mut permit, size.min(arrived + room)).await;
+            charge(pipe, &mut permit, size.min(arrived + room.min(most))).await;
             if pipe.partial.get().is_none() {
                 pipe.partial.set(Some(Partial {
                     since: Instant::now(),
@@ -71,7 +75,7 @@ async fn read(pipe: &Pipe) -> Result<(), Closing> {
                 }));
             }
         }
-        let count = receive(pipe, &mut splitter, room).await?;
+        let count = receive(pipe, &mut splitter, room, most).await?;
         let Some(count) = count else {
             pipe.read_ended.set(true);
             pipe.context.closed.raise();
@@ -114,11 +118,12 @@ fn unreadable(error: FrameError) -> Closing {
     Closing::Protocol(error.to_string())
 }
 
-/// Receives once into the splitter's buffer, with room for `room` bytes; none when there is no more to come.
+/// Receives once, at most `most` bytes, into the splitter's buffer, with room for `room`; none when there is no more to come.
 async fn receive(
     pipe: &Pipe,
     splitter: &mut FrameSplitter,
     room: usize,
+    most: usize,
 ) -> Result<Option<usize>, Closing> {
     let mut buffer = splitter.replace_buffer(BytesMut::new());
     if buffer.is_empty() && buffer.capacity() > 2 * room {
@@ -127,7 +132,8 @@ async fn receive(
     }
     buffer.reserve(room);
     let start = buffer.len();
-    let BufResult(result, slice) = (&pipe.stream).read(buffer.slice(start..)).await;
+    let end = buffer.capacity().min(start + most);
+    let BufResult(result, slice) = (&pipe.stream).read(buffer.slice(start..end)).await;
     splitter.replace_buffer(slice.into_inner());
     let count = result?;
     if count == 0 || pipe.shut.get() {

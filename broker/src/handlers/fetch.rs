@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt, select_biased};
 use ringlog_net::messages::fetch::{
@@ -224,6 +225,12 @@ impl Fetch<'_> {
         };
         let wanted = asked.min(left.saturating_mul(readers));
         let granted = self.reserve(wanted, deadline).await;
+        if granted == 0 && found > 0 {
+            for at in places {
+                self.targets[*at].answers_now = true;
+            }
+            return;
+        }
         let min_one = found == 0 && granted > 0;
         let shard = &self.context.shard;
         if is_local {
@@ -263,7 +270,7 @@ impl Fetch<'_> {
     }
 
     /// Takes memory for a read that may bring `wanted` bytes: at most half of what is free and its share, so that something is left for
-    /// others. None at all when there was none in time.
+    /// others. None at all when there was none in time; who holds some already does not wait for more.
     async fn reserve(&mut self, wanted: usize, deadline: Instant) -> usize {
         let budget = self.context.connection.responses.budget();
         let held = self.permit.bytes();
@@ -273,9 +280,12 @@ impl Fetch<'_> {
         if self.permit.try_grow_to(held + granted) {
             return granted;
         }
+        if held > 0 {
+            return 0;
+        }
         let time_left = deadline.saturating_duration_since(Instant::now());
         let time_left = time_left.max(MEMORY_WAIT_MIN);
-        let mut room = pin!(self.permit.grow_to(held + least).fuse());
+        let mut room = pin!(self.permit.grow_to(least).fuse());
         select_biased! {
             () = room => least,
             () = compio::time::sleep(time_left).fuse() => 0,
@@ -288,7 +298,7 @@ impl Fetch<'_> {
         let (mut bytes, mut pinned) = (0, 0);
         for target in &self.targets {
             if !target.outcome.pieces.is_empty() {
-                bytes += target.outcome.bytes;
+                bytes += target.outcome.pieces.iter().map(Bytes::len).sum::<usize>();
                 pinned += target.pinned();
             }
         }
@@ -357,6 +367,9 @@ impl Fetch<'_> {
                 target.answers_now = false;
                 places.push(at);
             }
+        }
+        if !places.is_empty() {
+            self.charge();
         }
         for _ in 0..ROUNDS_MAX {
             if places.is_empty() {

@@ -33,8 +33,15 @@ fn what_is_only_claimed_holds_nothing() {
     let broker = Broker::start(&["shards=1", "memory.request.bytes=2097152"]);
     broker.connect().create_topic("t", 1, &[]);
     let mut claiming: Vec<Client> = (0..8).map(|_| broker.connect()).collect();
-    for client in &mut claiming {
-        let claim = [&100_000_000i32.to_be_bytes()[..], &[0; 10]].concat();
+    for (at, client) in claiming.iter_mut().enumerate() {
+        let mut size = 100_000_000i32;
+        if at % 2 == 0 {
+            // That it has sent one large request proves nothing for the next.
+            let answer = client.produce("t", 0, batch(&[&vec![1; 600_000]]));
+            assert_eq!(answer.error_code, ErrorCode::NONE);
+            size = 1_100_000;
+        }
+        let claim = [&size.to_be_bytes()[..], &[0; 10]].concat();
         client.stream.write_all(&claim).unwrap();
     }
     std::thread::sleep(Duration::from_millis(100));
