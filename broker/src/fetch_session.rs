@@ -2,11 +2,13 @@
 //! answered with what changed.
 //!
 //! Sessions belong to the connection's shard. A session's epoch counts its fetches, so a lost or repeated one is noticed. When there are too many
-//! sessions a new client is served without one, unless another has been idle for a while.
+//! sessions, or they remember too much, a new client is served without one, unless another has been idle for a while. A connection has few: with one more
+//! its oldest ends.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+use crate::controller::names::NAME_BYTES_MAX;
 use ringlog_net::messages::fetch::{FetchPartition, FetchRequest};
 use ringlog_net::{ErrorCode, Str, Uuid};
 
@@ -14,6 +16,13 @@ use ringlog_net::{ErrorCode, Str, Uuid};
 const EVICTABLE_AFTER: Duration = Duration::from_secs(120);
 /// Most partitions remembered in one session; larger fetches are served without a session.
 const SESSION_PARTITIONS_MAX: usize = 10_000;
+/// Most sessions of one connection. Kafka's clients have one; one more covers a client that starts over without closing the old one.
+const CONNECTION_SESSIONS_MAX: usize = 2;
+/// Most bytes that the sessions of all shards may remember.
+const REMEMBERED_BYTES_MAX: usize = 64 << 20;
+/// What remembering a partition takes besides its topic's name: its entries in both maps with their share of unused room, and the name's own allocation.
+const PARTITION_BYTES: usize =
+    2 * (size_of::<Wanted>() + 2 * size_of::<(u64, TopicKey, i32)>()) + 32;
 /// The epoch of a fetch that opens a session; also "no session" with session id 0.
 const INITIAL_EPOCH: i32 = 0;
 /// The epoch of a fetch that wants no session, or ends one.
@@ -59,6 +68,13 @@ struct Session {
     order: BTreeMap<u64, (TopicKey, i32)>,
     partitions: HashMap<(TopicKey, i32), (u64, Wanted)>,
     next_place: u64,
+    /// Bytes it takes to remember the partitions.
+    bytes: usize,
+}
+
+/// What it takes to remember a partition.
+fn bytes_of(topic: &TopicKey) -> usize {
+    PARTITION_BYTES + topic.name.len()
 }
 
 impl Session {
@@ -67,6 +83,7 @@ impl Session {
             Some((place, _)) => *place,
             None => {
                 self.next_place += 1;
+                self.bytes += bytes_of(&key.0);
                 self.order.insert(self.next_place, key.clone());
                 self.next_place
             }
@@ -76,6 +93,7 @@ impl Session {
 
     fn remove(&mut self, key: &(TopicKey, i32)) {
         if let Some((place, _)) = self.partitions.remove(key) {
+            self.bytes -= bytes_of(&key.0);
             self.order.remove(&place);
         }
     }
@@ -95,6 +113,9 @@ pub struct FetchSessions {
     sessions: HashMap<i32, Session>,
     by_connection: HashMap<u64, Vec<i32>>,
     limit: usize,
+    /// Bytes that all sessions remember, and the most they may.
+    bytes: usize,
+    bytes_max: usize,
     /// Ids given out are `shard + shards × n`, so that shards never give out the same.
     shard: usize,
     shards: usize,
@@ -119,6 +140,8 @@ impl FetchSessions {
             sessions: HashMap::new(),
             by_connection: HashMap::new(),
             limit,
+            bytes: 0,
+            bytes_max: REMEMBERED_BYTES_MAX / shards.max(1),
             shard,
             shards,
             next: 0,
@@ -160,7 +183,9 @@ impl FetchSessions {
         connection: u64,
     ) -> FetchPlan {
         let wanted: Vec<Wanted> = wanted_of(request.topics).collect();
-        let fits = wanted.len() <= SESSION_PARTITIONS_MAX && !wanted.is_empty();
+        let fits = wanted.len() <= SESSION_PARTITIONS_MAX
+            && !wanted.is_empty()
+            && wanted.iter().all(|one| is_name(&one.topic.name));
         let session_id = if open && fits {
             self.open(&wanted, uses_ids, connection)
         } else {
@@ -174,8 +199,18 @@ impl FetchSessions {
     }
 
     fn open(&mut self, wanted: &[Wanted], uses_ids: bool, connection: u64) -> i32 {
-        if self.sessions.len() >= self.limit && !self.evict() {
+        let earlier = self.by_connection.get(&connection);
+        if let Some(ids) = earlier.filter(|ids| ids.len() >= CONNECTION_SESSIONS_MAX) {
+            self.close(ids[0], connection);
+        }
+        let bytes: usize = wanted.iter().map(|one| bytes_of(&one.topic)).sum();
+        if bytes > self.bytes_max {
             return 0;
+        }
+        while self.sessions.len() >= self.limit || self.bytes + bytes > self.bytes_max {
+            if !self.evict() {
+                return 0;
+            }
         }
         let id = self.unused_id();
         let mut session = Session {
@@ -186,11 +221,13 @@ impl FetchSessions {
             order: BTreeMap::new(),
             partitions: HashMap::new(),
             next_place: 0,
+            bytes: 0,
         };
         for one in wanted {
             let one = detached(one.clone());
             session.place((one.topic.clone(), one.partition.partition), one);
         }
+        self.bytes += session.bytes;
         self.sessions.insert(id, session);
         self.by_connection.entry(connection).or_default().push(id);
         id
@@ -234,6 +271,7 @@ impl FetchSessions {
             .get_mut(&id)
             .filter(|session| session.connection == connection);
         let session = session.ok_or(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)?;
+        let others = self.bytes - session.bytes;
         if session.epoch != epoch {
             return Err(ErrorCode::INVALID_FETCH_SESSION_EPOCH);
         }
@@ -255,18 +293,23 @@ impl FetchSessions {
                 .partitions
                 .get(&key)
                 .and_then(|(_, known)| known.told);
-            if session.partitions.len() < SESSION_PARTITIONS_MAX
-                || session.partitions.contains_key(&key)
-            {
+            let fits = session.partitions.len() < SESSION_PARTITIONS_MAX
+                && others + session.bytes + bytes_of(&key.0) <= self.bytes_max
+                && is_name(&key.0.name);
+            if fits || session.partitions.contains_key(&key) {
                 let one = detached(one);
                 session.place(
                     (one.topic.clone(), one.partition.partition),
                     Wanted { told, ..one },
                 );
             } else {
+                // The client starts over; what it may remember is decided then.
+                self.bytes = others + session.bytes;
+                self.close(id, connection);
                 return Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
             }
         }
+        self.bytes = others + session.bytes;
         session.epoch = if epoch == i32::MAX { 1 } else { epoch + 1 };
         session.last_used = Instant::now();
         let wanted = session
@@ -300,7 +343,7 @@ impl FetchSessions {
             .get(&id)
             .is_some_and(|session| session.connection == connection)
         {
-            self.sessions.remove(&id);
+            self.forget(id);
             if let Some(ids) = self.by_connection.get_mut(&connection) {
                 ids.retain(|other| *other != id);
             }
@@ -310,9 +353,20 @@ impl FetchSessions {
     /// Forgets the sessions of a connection that ended.
     pub fn close_connection(&mut self, connection: u64) {
         for id in self.by_connection.remove(&connection).unwrap_or_default() {
-            self.sessions.remove(&id);
+            self.forget(id);
         }
     }
+
+    fn forget(&mut self, id: i32) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.bytes -= session.bytes;
+        }
+    }
+}
+
+/// Whether a topic may have this name, as far as its length goes; nothing else is remembered.
+fn is_name(name: &str) -> bool {
+    name.len() <= NAME_BYTES_MAX
 }
 
 fn wanted_of(
@@ -450,5 +504,63 @@ mod tests {
             .plan(request(first.session_id, -1, &[]), false, 1)
             .unwrap();
         assert_eq!((closing.session_id, sessions.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_connection_has_few_sessions_and_keeps_the_newest() {
+        let mut sessions = FetchSessions::new(10, 0, 1);
+        let mut open = || {
+            let plan = sessions.plan(request(0, 0, &[0]), false, 1).unwrap();
+            plan.session_id
+        };
+        let ids: Vec<i32> = (0..CONNECTION_SESSIONS_MAX + 3).map(|_| open()).collect();
+        assert_eq!(sessions.len(), CONNECTION_SESSIONS_MAX);
+        let newest = *ids.last().unwrap();
+        assert!(sessions.plan(request(newest, 1, &[]), false, 1).is_ok());
+        assert_eq!(
+            sessions
+                .plan(request(ids[0], 1, &[]), false, 1)
+                .unwrap_err(),
+            ErrorCode::FETCH_SESSION_ID_NOT_FOUND
+        );
+    }
+
+    #[test]
+    fn what_is_remembered_has_a_limit_and_comes_back() {
+        let mut sessions = FetchSessions::new(10, 0, 1);
+        let one = PARTITION_BYTES + 1;
+        sessions.bytes_max = 5 * one;
+        let first = sessions.plan(request(0, 0, &[0, 1, 2]), false, 1).unwrap();
+        let second = sessions.plan(request(0, 0, &[0, 1]), false, 2).unwrap();
+        assert!(first.session_id != 0 && second.session_id != 0);
+        let third = sessions.plan(request(0, 0, &[0]), false, 3).unwrap();
+        assert_eq!((third.session_id, third.wanted.len()), (0, 1));
+        // Neither does a session grow beyond it: its client starts over.
+        assert_eq!(
+            sessions
+                .plan(request(second.session_id, 1, &[5]), false, 2)
+                .unwrap_err(),
+            ErrorCode::FETCH_SESSION_ID_NOT_FOUND
+        );
+        assert_eq!((sessions.len(), sessions.bytes), (1, 3 * one));
+        let mut forget = request(first.session_id, 1, &[]);
+        forget.forgotten_topics_data = vec![ForgottenTopic {
+            topic: Str::from("t"),
+            partitions: vec![1],
+            ..Default::default()
+        }];
+        sessions.plan(forget, false, 1).unwrap();
+        assert_eq!(sessions.bytes, 2 * one);
+        sessions.close_connection(1);
+        assert_eq!((sessions.len(), sessions.bytes), (0, 0));
+    }
+
+    #[test]
+    fn what_is_no_name_is_not_remembered() {
+        let mut sessions = FetchSessions::new(10, 0, 1);
+        let mut long = request(0, 0, &[0]);
+        long.topics[0].topic = Str::from("x".repeat(NAME_BYTES_MAX + 1));
+        let plan = sessions.plan(long, false, 1).unwrap();
+        assert_eq!((plan.session_id, plan.wanted.len()), (0, 1));
     }
 }

@@ -237,7 +237,7 @@ impl ShardMetrics {
         ("ringlog_fetched_bytes_total", "counter", "Bytes of record batches handed to consumers.", |m| m.bytes_fetched.get()),
         ("ringlog_fetches_parked_total", "counter", "Fetches that waited for data.", |m| m.fetches_parked.get()),
         ("ringlog_fetch_sessions", "gauge", "Fetch sessions open.", |m| m.fetch_sessions.get()),
-        ("ringlog_request_memory_bytes", "gauge", "Bytes of large requests held in memory.", |m| m.request_bytes.get()),
+        ("ringlog_request_memory_bytes", "gauge", "Bytes of requests held in memory.", |m| m.request_bytes.get()),
         ("ringlog_request_memory_limit_bytes", "gauge", "Limit of ringlog_request_memory_bytes (memory.request.bytes).", |m| m.request_bytes_max.get()),
         ("ringlog_response_memory_bytes", "gauge", "Bytes of fetched batches held until their responses are sent.", |m| m.response_bytes.get()),
         ("ringlog_response_memory_limit_bytes", "gauge", "Limit of ringlog_response_memory_bytes (memory.response.bytes).", |m| m.response_bytes_max.get()),

@@ -1,7 +1,8 @@
-//! A shard's memory for requests: bytes are taken before a frame is buffered and given back when it is answered.
+//! A shard's memory for what connections hold: bytes are taken before they are buffered, or as soon as they are known, and given back when they are free.
 //!
-//! First come, first served. One request may always go on when nobody holds anything, however large it is: the size of
-//! a single request has a limit of its own.
+//! First come, first served. What is in the pool never exceeds the limit but for what is charged without asking. One permit at a time may leave the
+//! pool and grow beside it, so that frames which each hold a part and wait for the rest cannot wait for each other, and so that one larger than the
+//! pool's share passes: the size of a single request has a limit of its own.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,18 +10,31 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+/// A permit may always have this much of the pool, or all of a smaller one.
+const SHARE_BYTES_MIN: usize = 2 << 20;
+
 /// Bytes that may be held at once.
 pub struct Budget {
     limit: usize,
-    held: Cell<usize>,
+    pooled: Cell<usize>,
+    /// What the one permit holds that has left the pool; none: nobody has.
+    beside: Cell<Option<usize>>,
     next_ticket: Cell<u64>,
     line: RefCell<BTreeMap<u64, Option<Waker>>>,
 }
 
+/// One holder's part in a budget: a connection's.
+pub struct Account {
+    budget: Rc<Budget>,
+    held: Cell<usize>,
+    progress: Cell<u64>,
+}
+
 /// Bytes held; given back when dropped.
 pub struct Permit {
-    budget: Rc<Budget>,
+    account: Rc<Account>,
     bytes: usize,
+    beside: bool,
 }
 
 impl Budget {
@@ -28,7 +42,8 @@ impl Budget {
     pub fn new(limit: usize) -> Rc<Self> {
         Rc::new(Self {
             limit,
-            held: Cell::new(0),
+            pooled: Cell::new(0),
+            beside: Cell::new(None),
             next_ticket: Cell::new(0),
             line: RefCell::new(BTreeMap::new()),
         })
@@ -36,25 +51,36 @@ impl Budget {
 
     /// Bytes held now.
     pub fn held(&self) -> usize {
-        self.held.get()
+        self.pooled.get() + self.beside.get().unwrap_or(0)
     }
 
-    /// The most that may be held.
+    /// The most that may be held in the pool.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// A permit that holds nothing yet.
-    pub fn permit(self: &Rc<Self>) -> Permit {
-        Permit {
-            budget: self.clone(),
-            bytes: 0,
-        }
+    /// Bytes of the pool that nobody holds.
+    pub fn free(&self) -> usize {
+        self.limit.saturating_sub(self.pooled.get())
     }
 
-    fn fits(&self, bytes: usize, own: usize) -> bool {
-        let held = self.held.get();
-        held + bytes <= self.limit || held == own
+    /// The most of the pool that one holder should have.
+    pub fn share(&self) -> usize {
+        (self.limit / 4).max(self.limit.min(SHARE_BYTES_MIN))
+    }
+
+    /// Whether somebody waits for what others hold.
+    pub fn is_contended(&self) -> bool {
+        !self.line.borrow().is_empty()
+    }
+
+    /// A holder that holds nothing yet.
+    pub fn account(self: &Rc<Self>) -> Rc<Account> {
+        Rc::new(Account {
+            budget: self.clone(),
+            held: Cell::new(0),
+            progress: Cell::new(0),
+        })
     }
 
     fn wake_next(&self) {
@@ -63,6 +89,37 @@ impl Budget {
         {
             waker.wake();
         }
+    }
+}
+
+impl Account {
+    /// A permit that holds nothing yet.
+    pub fn permit(self: &Rc<Self>) -> Permit {
+        Permit {
+            account: self.clone(),
+            bytes: 0,
+            beside: false,
+        }
+    }
+
+    /// Bytes held by all its permits.
+    pub fn held(&self) -> usize {
+        self.held.get()
+    }
+
+    /// The budget it is part of.
+    pub fn budget(&self) -> &Rc<Budget> {
+        &self.budget
+    }
+
+    /// Grows whenever the holder gave something back or came nearer to it.
+    pub fn progress(&self) -> u64 {
+        self.progress.get()
+    }
+
+    /// Notes that the holder is nearer to giving something back.
+    pub fn note_progress(&self) {
+        self.progress.set(self.progress.get().wrapping_add(1));
     }
 }
 
@@ -86,90 +143,129 @@ impl Permit {
 
     /// Waits until the permit holds at least `bytes`.
     pub async fn grow_to(&mut self, bytes: usize) {
-        let more = bytes.saturating_sub(self.bytes);
-        if more == 0 {
+        if self.try_grow_to(bytes) {
             return;
         }
-        let budget = self.budget.clone();
-        if !(budget.line.borrow().is_empty() && budget.fits(more, self.bytes)) {
-            let number = budget.next_ticket.get();
-            budget.next_ticket.set(number + 1);
-            budget.line.borrow_mut().insert(number, None);
-            let _ticket = Ticket {
-                budget: &budget,
-                number,
-            };
-            poll_fn(|context| {
-                let mut line = budget.line.borrow_mut();
-                let first = line
-                    .first_key_value()
-                    .is_some_and(|(first, _)| *first == number);
-                if first && budget.fits(more, self.bytes) {
-                    return Poll::Ready(());
-                }
-                line.insert(number, Some(context.waker().clone()));
-                Poll::Pending
-            })
-            .await;
-            budget.held.set(budget.held.get() + more);
-        } else {
-            budget.held.set(budget.held.get() + more);
-        }
-        self.bytes = bytes;
+        let budget = self.account.budget.clone();
+        let number = budget.next_ticket.get();
+        budget.next_ticket.set(number + 1);
+        budget.line.borrow_mut().insert(number, None);
+        let _ticket = Ticket {
+            budget: &budget,
+            number,
+        };
+        poll_fn(|context| {
+            let mut line = budget.line.borrow_mut();
+            let first = line
+                .first_key_value()
+                .is_some_and(|(first, _)| *first == number);
+            if first && (self.fits(bytes) || self.step_beside()) {
+                return Poll::Ready(());
+            }
+            line.insert(number, Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+        self.charge_to(bytes);
     }
 
-    /// Takes as much of `bytes` as is free at once, and says how much the permit holds.
-    pub fn take_up_to(&mut self, bytes: usize) -> usize {
-        let free = self.budget.limit.saturating_sub(self.budget.held.get());
-        let more = bytes.saturating_sub(self.bytes).min(free);
-        self.budget.held.set(self.budget.held.get() + more);
+    /// Holds at least `bytes` if that needs no waiting.
+    pub fn try_grow_to(&mut self, bytes: usize) -> bool {
+        let now = bytes <= self.bytes
+            || self.beside
+            || (!self.account.budget.is_contended() && self.fits(bytes));
+        if now {
+            self.charge_to(bytes);
+        }
+        now
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        let budget = &self.account.budget;
+        bytes <= budget.share() && bytes - self.bytes <= budget.free()
+    }
+
+    /// Leaves the pool if nobody else is out of it.
+    fn step_beside(&mut self) -> bool {
+        let budget = &self.account.budget;
+        if budget.beside.get().is_some() {
+            return false;
+        }
+        budget.beside.set(Some(self.bytes));
+        budget.pooled.set(budget.pooled.get() - self.bytes);
+        self.beside = true;
+        true
+    }
+
+    /// Holds at least `bytes`, whether there is room or not: they are in memory already.
+    pub fn charge_to(&mut self, bytes: usize) {
+        let more = bytes.saturating_sub(self.bytes);
         self.bytes += more;
-        self.bytes
+        self.account.held.set(self.account.held.get() + more);
+        let budget = &self.account.budget;
+        match self.beside {
+            true => budget
+                .beside
+                .set(budget.beside.get().map(|held| held + more)),
+            false => budget.pooled.set(budget.pooled.get() + more),
+        }
     }
 
     /// Gives back all but `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
-        let kept = self.bytes.min(bytes);
-        drop(self.split(self.bytes - kept));
+        let less = self.bytes.saturating_sub(bytes);
+        if less == 0 && !(self.beside && self.bytes == 0) {
+            return;
+        }
+        self.bytes -= less;
+        self.account.held.set(self.account.held.get() - less);
+        self.account.note_progress();
+        let budget = &self.account.budget;
+        if self.beside {
+            self.beside = self.bytes > 0;
+            budget.beside.set(self.beside.then_some(self.bytes));
+        } else {
+            budget.pooled.set(budget.pooled.get() - less);
+        }
+        budget.wake_next();
     }
 
-    /// Moves the first `bytes` into a permit of their own, as far as they are held.
-    pub fn split(&mut self, bytes: usize) -> Permit {
-        let bytes = bytes.min(self.bytes);
-        self.bytes -= bytes;
-        Permit {
-            budget: self.budget.clone(),
-            bytes,
-        }
+    /// Moves all that is held into a permit of its own.
+    pub fn take(&mut self) -> Permit {
+        let empty = self.account.permit();
+        std::mem::replace(self, empty)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.budget.held.set(self.budget.held.get() - self.bytes);
-            self.budget.wake_next();
-        }
+        self.shrink_to(0);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    //! Bytes are given out up to the limit, in order, and come back; one oversized request passes alone.
+    //! Bytes are given out up to the limit, in order, and come back; one holder at a time passes beside the pool.
     use super::*;
     use futures_util::FutureExt;
     use std::task::Context;
 
+    fn permit(budget: &Rc<Budget>) -> Permit {
+        budget.account().permit()
+    }
+
     #[test]
     fn waits_in_line_and_gives_back() {
         let budget = Budget::new(10);
-        let mut first = budget.permit();
+        let (mut large, mut first) = (permit(&budget), permit(&budget));
+        assert!(large.grow_to(50).now_or_never().is_some());
         assert!(first.grow_to(8).now_or_never().is_some());
-        let mut second = budget.permit();
+        let mut second = permit(&budget);
         let mut waiting = Box::pin(second.grow_to(5));
         let mut context = Context::from_waker(Waker::noop());
         assert!(waiting.poll_unpin(&mut context).is_pending());
-        let mut third = budget.permit();
+        assert!(budget.is_contended());
+        let mut third = permit(&budget);
         assert!(
             third.grow_to(1).now_or_never().is_none(),
             "nobody overtakes"
@@ -177,34 +273,56 @@ mod tests {
         drop(first);
         assert!(waiting.poll_unpin(&mut context).is_ready());
         drop(waiting);
-        assert_eq!(budget.held(), 5);
-        drop(second);
+        assert_eq!(budget.held(), 55);
+        drop((second, large));
         assert_eq!(budget.held(), 0);
-        assert!(budget.line.borrow().is_empty());
+        assert!(!budget.is_contended());
     }
 
     #[test]
-    fn takes_what_is_free_without_waiting() {
+    fn one_at_a_time_passes_beside_the_pool() {
         let budget = Budget::new(10);
-        let (mut first, mut second) = (budget.permit(), budget.permit());
-        assert_eq!(first.take_up_to(7), 7);
-        assert_eq!(second.take_up_to(7), 3);
-        first.shrink_to(2);
-        assert_eq!((first.bytes(), budget.held()), (2, 5));
+        let (mut one, mut other, mut third) = (permit(&budget), permit(&budget), permit(&budget));
+        assert!(one.try_grow_to(5) && other.try_grow_to(5));
+        // Each has a part and wants the rest: one goes on, and its place in the pool is free.
+        assert!(one.grow_to(9).now_or_never().is_some());
+        assert_eq!((budget.held(), budget.free()), (14, 5));
+        assert!(third.grow_to(5).now_or_never().is_some());
+        assert!(other.grow_to(6).now_or_never().is_none());
+        assert!(one.grow_to(90).now_or_never().is_some());
+        let mut moved = one.take();
+        assert_eq!((one.bytes(), moved.bytes()), (0, 90));
+        assert!(other.grow_to(6).now_or_never().is_none());
+        moved.shrink_to(1);
+        assert!(other.grow_to(6).now_or_never().is_none());
+        drop(moved);
+        assert!(other.grow_to(6).now_or_never().is_some());
+        drop((other, third));
+        assert_eq!((budget.held(), budget.free()), (0, 10));
+    }
+
+    #[test]
+    fn nobody_has_all_of_a_large_pool() {
+        let budget = Budget::new(16 << 20);
+        let mut permit = permit(&budget);
+        assert!(permit.try_grow_to(budget.share()));
+        assert!(!permit.try_grow_to(budget.share() + 1));
+        assert!(permit.grow_to(budget.share() + 1).now_or_never().is_some());
+        assert_eq!(budget.free(), budget.limit());
+    }
+
+    #[test]
+    fn an_account_knows_what_it_holds_and_that_it_goes_on() {
+        let budget = Budget::new(10);
+        let account = budget.account();
+        let (mut first, mut second) = (account.permit(), account.permit());
+        first.charge_to(4);
+        second.charge_to(16);
+        assert_eq!((account.held(), budget.held(), budget.free()), (20, 20, 0));
+        let before = account.progress();
+        second.shrink_to(3);
+        assert!(account.progress() != before);
         drop((first, second));
-        assert_eq!(budget.held(), 0);
-    }
-
-    #[test]
-    fn one_oversized_request_passes_alone() {
-        let budget = Budget::new(10);
-        let mut large = budget.permit();
-        assert!(large.grow_to(4).now_or_never().is_some());
-        assert!(large.grow_to(50).now_or_never().is_some());
-        let mut small = budget.permit();
-        assert!(small.grow_to(1).now_or_never().is_none());
-        let part = large.split(45);
-        drop(part);
-        assert!(small.grow_to(5).now_or_never().is_some());
+        assert_eq!((account.held(), budget.held()), (0, 0));
     }
 }

@@ -15,6 +15,7 @@ use ringlog_net::request::{Request, Response};
 use ringlog_net::{ApiKey, ErrorCode};
 
 use super::budget::Permit;
+use super::reader::SMALL_FRAME_BYTES;
 use super::{Answer, Closing, Frame, Pipe, Slot};
 use crate::handlers::{self, RequestContext, SERVED, api_versions, produce};
 
@@ -38,7 +39,17 @@ pub(super) async fn run(pipe: &Pipe) -> Result<(), Closing> {
             pipe.changed.notify();
             return Ok(());
         };
-        let (answer, permits) = start(pipe, frame).await?;
+        let (answer, permits) = match start(pipe, frame).await {
+            Ok(started) => started,
+            Err(closing) => {
+                // What came before it is answered first; the request itself never is.
+                pipe.context.closed.raise();
+                pipe.changed
+                    .until(|| (pipe.unanswered.get() <= 1).then_some(()))
+                    .await;
+                return Err(closing);
+            }
+        };
         if let Answer::Ready(response) = &answer {
             let bytes: usize = response.iter().map(Bytes::len).sum();
             pipe.unsent_bytes.set(pipe.unsent_bytes.get() + bytes);
@@ -54,6 +65,7 @@ pub(super) async fn run(pipe: &Pipe) -> Result<(), Closing> {
 async fn start(pipe: &Pipe, frame: Frame) -> Result<(Answer, Vec<Permit>), Closing> {
     let Frame { content, permit } = frame;
     let arrived = Instant::now();
+    let is_large = content.len() > SMALL_FRAME_BYTES;
     let mut reader = Reader::new(content);
     let header =
         decode_request_header(&mut reader).map_err(|error| Closing::Protocol(error.to_string()))?;
@@ -99,13 +111,26 @@ async fn start(pipe: &Pipe, frame: Frame) -> Result<(Answer, Vec<Permit>), Closi
         .until(|| (pipe.unsent_bytes.get() < UNSENT_BYTES_MAX).then_some(()))
         .await;
     let answer = match request {
-        Request::Produce(request) => {
+        Request::Produce(mut request) => {
             let acknowledged = request.acks != 0;
+            if is_large {
+                // The response names the topics: that must not keep the batches in memory.
+                for topic in &mut request.topic_data {
+                    topic.name = topic.name.detached();
+                }
+            }
             let in_flight = produce::begin(&context, *request).await;
+            let is_free = is_large && !in_flight.is_elsewhere();
+            let mut permit = Some(permit).filter(|_| !is_free);
             let shard = context.shard.clone();
             let finish = async move {
                 let response = in_flight.finish().await;
                 shard.metrics.produce_latency.observe(arrived.elapsed());
+                if is_large {
+                    permit = None;
+                }
+                // Names in the response hold a small frame until here.
+                let _held = permit;
                 if acknowledged {
                     return encode(
                         &Response::Produce(Box::new(response)),
@@ -119,7 +144,7 @@ async fn start(pipe: &Pipe, frame: Frame) -> Result<(Answer, Vec<Permit>), Closi
                     Some(error) => Err(Closing::Unacknowledged(error)),
                 }
             };
-            Answer::Coming(finish.boxed_local())
+            return Ok((Answer::Coming(finish.boxed_local()), held.take()));
         }
         request => {
             // This request itself is the one that is not answered.

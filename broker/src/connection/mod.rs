@@ -28,7 +28,7 @@ use nix::sys::socket::Shutdown;
 use crate::authorizer::Principal;
 use crate::shard::Shard;
 use crate::shard::message::Accepted;
-use budget::Permit;
+use budget::{Account, Permit};
 pub use listen::accept_loop;
 use registry::Registered;
 pub use registry::{Connections, sweep};
@@ -48,6 +48,10 @@ pub struct ConnectionContext {
     pub principal: RefCell<Principal>,
     /// Raised when the client has closed its side, or the broker stops: do not wait any longer.
     pub closed: Signal,
+    /// What it holds of the shard's memory for responses.
+    pub responses: Rc<Account>,
+    /// A request waits for something that may never come, and all behind it do too.
+    pub parked: Cell<bool>,
 }
 
 /// Why a connection ends.
@@ -81,6 +85,7 @@ enum Answer {
 
 struct Slot {
     answer: Answer,
+    /// Held until the response is sent.
     _permits: Vec<Permit>,
 }
 
@@ -98,11 +103,32 @@ struct Pipe {
     read_ended: Cell<bool>,
     dispatch_ended: Cell<bool>,
     last_activity: Cell<Instant>,
-    /// A frame has begun and holds memory from the shard's budget.
-    awaits_rest: Cell<bool>,
+    /// What it holds of the shard's memory for requests.
+    requests: Rc<Account>,
+    /// The large frame that has begun and waits for its client to send the rest.
+    partial: Cell<Option<Partial>>,
+    /// The writer waits for the client to take what it was sent.
+    sending: Cell<bool>,
+    /// What the last sweep that saw no hoarding saw.
+    seen: Cell<Seen>,
     /// Nothing more is to be read.
     shut: Cell<bool>,
     changed: Changed,
+}
+
+/// How a frame that has not arrived whole comes on.
+#[derive(Clone, Copy)]
+struct Partial {
+    since: Instant,
+    /// Bytes that have come since then.
+    arrived: usize,
+}
+
+/// How far a connection had come, and when that was first seen.
+#[derive(Clone, Copy)]
+struct Seen {
+    progress: u64,
+    since: Instant,
 }
 
 impl Pipe {
@@ -152,6 +178,7 @@ fn open(shard: &Rc<Shard>, accepted: Accepted) -> std::io::Result<Rc<Pipe>> {
     stream.set_nodelay(true)?;
     let local = stream.local_addr()?;
     listen::set_buffer_sizes(&stream, &shard.config);
+    let now = Instant::now();
     let context = ConnectionContext {
         id: accepted.id,
         peer: accepted.peer,
@@ -159,6 +186,8 @@ fn open(shard: &Rc<Shard>, accepted: Accepted) -> std::io::Result<Rc<Pipe>> {
         listener: accepted.listener,
         principal: RefCell::new(Principal::anonymous()),
         closed: Signal::default(),
+        responses: shard.response_budget.account(),
+        parked: Cell::new(false),
     };
     Ok(Rc::new(Pipe {
         shard: shard.clone(),
@@ -170,8 +199,14 @@ fn open(shard: &Rc<Shard>, accepted: Accepted) -> std::io::Result<Rc<Pipe>> {
         unsent_bytes: Cell::new(0),
         read_ended: Cell::new(false),
         dispatch_ended: Cell::new(false),
-        last_activity: Cell::new(Instant::now()),
-        awaits_rest: Cell::new(false),
+        last_activity: Cell::new(now),
+        requests: shard.request_budget.account(),
+        partial: Cell::new(None),
+        sending: Cell::new(false),
+        seen: Cell::new(Seen {
+            progress: 0,
+            since: now,
+        }),
         shut: Cell::new(false),
         changed: Changed::default(),
     }))

@@ -9,12 +9,20 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::Shutdown;
 use slab::Slab;
 
-use super::Pipe;
+use super::budget::Account;
+use super::reader::UNASKED_BYTES;
 use super::signal::Changed;
+use super::{Partial, Pipe, Seen};
 use crate::shard::Shard;
 
-/// A frame that holds memory must grow within this time.
-const FRAME_STALLED_AFTER: Duration = Duration::from_secs(30);
+/// A frame that holds memory must come on within this part of `connections.max.idle.ms`, and one that holds what others wait for be complete;
+/// bounds of that time follow.
+const STALLED_PART: u32 = 20;
+const STALLED_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Responses that hold what others wait for must be taken within this part of that time: a consumer that is cut loses nothing.
+const UNTAKEN_PART: u32 = 3;
+/// Bytes a second that earn a frame more time when nobody waits for its memory.
+const FRAME_BYTES_PER_SECOND: usize = 16 << 10;
 /// Bounds of the time between sweeps.
 const SWEEP_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// Lines about closed connections that a shard may log in a second.
@@ -110,26 +118,62 @@ impl Connections {
     }
 
     fn sweep(&self, idle_limit: Option<Duration>) {
+        let patience = idle_limit.map_or(STALLED_AFTER.1, |limit| {
+            (limit / STALLED_PART).clamp(STALLED_AFTER.0, STALLED_AFTER.1)
+        });
         for (_, pipe) in self.open.borrow().iter() {
             let idle = pipe.last_activity.get().elapsed();
             let busy = pipe.in_work() > 0;
             // A response that nobody takes is no activity for ever: it gets the same time once more.
             let limit = idle_limit.map(|limit| if busy { limit.saturating_mul(2) } else { limit });
-            let stalled = pipe.awaits_rest.get() && !busy && idle >= FRAME_STALLED_AFTER;
+            let stalled = frame_stalls(pipe, patience) || hoards(pipe, patience);
             if stalled || limit.is_some_and(|limit| idle >= limit) {
                 let peer = pipe.context.peer;
-                tracing::debug!(%peer, ?idle, "closed an idle connection");
+                tracing::debug!(%peer, ?idle, stalled, "closed an idle connection");
                 pipe.shut(Shutdown::Both);
             }
         }
     }
 }
 
+/// Whether a frame that has begun comes too slowly for the memory it holds, whatever else the connection does.
+fn frame_stalls(pipe: &Pipe, patience: Duration) -> bool {
+    let Some(Partial { since, arrived }) = pipe.partial.get() else {
+        return false;
+    };
+    let earned = match pipe.requests.budget().is_contended() {
+        true => Duration::ZERO,
+        false => Duration::from_secs((arrived / FRAME_BYTES_PER_SECOND) as u64),
+    };
+    since.elapsed() >= patience + earned
+}
+
+/// Whether the connection holds what others wait for, and it is for its client that it gives nothing back.
+fn hoards(pipe: &Pipe, patience: Duration) -> bool {
+    let wanted = |account: &Account, unasked: usize| {
+        account.held() > unasked && account.budget().is_contended()
+    };
+    let (requests, responses) = (&pipe.requests, &pipe.context.responses);
+    let untaken = wanted(responses, 0);
+    let held_up = pipe.sending.get() || pipe.context.parked.get();
+    let progress = requests.progress().wrapping_add(responses.progress());
+    let seen = pipe.seen.get();
+    if held_up && progress == seen.progress && (untaken || wanted(requests, UNASKED_BYTES)) {
+        let part = if untaken { UNTAKEN_PART } else { 1 };
+        return seen.since.elapsed() >= patience / part;
+    }
+    pipe.seen.set(Seen {
+        progress,
+        since: Instant::now(),
+    });
+    false
+}
+
 /// Closes idle connections until the broker stops.
 pub async fn sweep(shard: Rc<Shard>) {
     let limit = shard.config.idle_timeout;
     let every = limit.map_or(SWEEP_EVERY.1, |limit| {
-        (limit / 4).clamp(SWEEP_EVERY.0, SWEEP_EVERY.1)
+        (limit / STALLED_PART).clamp(SWEEP_EVERY.0, SWEEP_EVERY.1)
     });
     loop {
         compio::time::sleep(every).await;

@@ -42,15 +42,31 @@ pub(super) async fn run(pipe: &Pipe) -> Result<(), Closing> {
         };
         answered.push(_permits);
         gather(&mut pieces, &mut bytes, response);
+        let mut failed = None;
         while bytes < GATHER_BYTES
             && pieces.len() < GATHER_PIECES
             && let Some(result) = next_ready(pipe)
         {
-            let (response, permits) = result?;
-            answered.push(permits);
-            gather(&mut pieces, &mut bytes, response);
+            match result {
+                Ok((response, permits)) => {
+                    answered.push(permits);
+                    gather(&mut pieces, &mut bytes, response);
+                }
+                // What came before it is sent first.
+                Err(closing) => {
+                    failed = Some(closing);
+                    break;
+                }
+            }
         }
-        send(pipe, pieces).await?;
+        if !pieces.is_empty() {
+            pipe.sending.set(true);
+            send(pipe, pieces).await?;
+            pipe.sending.set(false);
+        }
+        if let Some(closing) = failed {
+            return Err(closing);
+        }
         pipe.unanswered.set(pipe.unanswered.get() - answered.len());
         drop(answered);
         pipe.changed.notify();
@@ -116,6 +132,7 @@ async fn send(pipe: &Pipe, mut pieces: Vec<Bytes>) -> Result<(), Closing> {
             return Err(Closing::Socket(std::io::ErrorKind::WriteZero.into()));
         }
         pipe.touch();
+        pipe.context.responses.note_progress();
         pipe.shard.metrics.bytes_sent.add(sent as u64);
         pieces = rest;
         let mut whole = 0;

@@ -177,6 +177,13 @@ fn fill(answer: &mut PartitionProduceResponse, outcome: AppendOutcome) {
 }
 
 impl InFlight {
+    /// Whether other shards may still hold the batches. What this shard appends is copied by now.
+    pub fn is_elsewhere(&self) -> bool {
+        self.work
+            .iter()
+            .any(|(_, work)| matches!(work, Work::There(_)))
+    }
+
     /// Resolves when every batch is durable or refused.
     pub async fn finish(self) -> ProduceResponse {
         let mut response = self.response;

@@ -62,10 +62,15 @@ impl ReadOutcome {
 }
 
 impl Shard {
-    /// Reads partitions in the given order until `max_bytes` are found; the first batch comes whatever its size (KIP-74).
-    pub async fn read_group(&self, items: &[ReadItem], max_bytes: usize) -> Vec<ReadOutcome> {
+    /// Reads partitions in the given order until `max_bytes` are found; with `min_one` the first batch comes whatever its size (KIP-74).
+    pub async fn read_group(
+        &self,
+        items: &[ReadItem],
+        max_bytes: usize,
+        min_one: bool,
+    ) -> Vec<ReadOutcome> {
         let mut left = max_bytes;
-        let mut found = false;
+        let mut found = !min_one;
         let mut outcomes = Vec::with_capacity(items.len());
         for item in items {
             let outcome = self.read_one(item, item.max_bytes.min(left), !found).await;

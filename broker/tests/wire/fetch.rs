@@ -152,6 +152,34 @@ fn a_session_answers_what_changed() {
 }
 
 #[test]
+fn one_connection_cannot_fill_the_session_cache() {
+    let broker = Broker::start(&["shards=1", "max.incremental.fetch.session.cache.slots=4"]);
+    let mut greedy = broker.connect();
+    greedy.create_topic("t", 1, &[]);
+    let mut open = fetch_request("t", &[(0, 0)], Duration::ZERO);
+    open.session_epoch = 0;
+    let ids: Vec<i32> = (0..8)
+        .map(|_| fetch(&mut greedy, open.clone(), 12).session_id)
+        .collect();
+    let next = |session_id: i32| FetchRequest {
+        session_id,
+        session_epoch: 1,
+        topics: vec![],
+        ..open.clone()
+    };
+    let oldest = fetch(&mut greedy, next(ids[0]), 12);
+    assert_eq!(oldest.error_code, ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+    let newest = fetch(&mut greedy, next(ids[7]), 12);
+    assert_eq!(newest.error_code, ErrorCode::NONE);
+    let other = fetch(&mut broker.connect(), open.clone(), 12);
+    assert!(other.session_id != 0, "there is room for others");
+    // A name that no topic can have is answered, not remembered.
+    open.topics[0].topic = Str::from("x".repeat(10_000));
+    let unknown = fetch(&mut broker.connect(), open, 12);
+    assert_eq!(unknown.session_id, 0);
+}
+
+#[test]
 fn every_version_is_answered() {
     let broker = Broker::start(&[]);
     let mut client = broker.connect();

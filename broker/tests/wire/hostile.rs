@@ -178,3 +178,47 @@ fn named() -> Box<ApiVersionsRequest> {
         client_software_version: Str::from("1.0"),
     })
 }
+
+#[test]
+fn what_came_before_a_bad_request_is_answered() {
+    let broker = Broker::start(&[]);
+    let mut client = broker.connect();
+    client.create_topic("t", 2, &[]);
+    let name = Str::from_static("test");
+    let encoded = |request: Request, version| request.encode(version, 7, Some(&name)).unwrap();
+    let refused = encoded(produce_request("nowhere", 0, 0, batch(&[b"lost"])), 9);
+    let endings: [(&str, Vec<u8>); 4] = [
+        (
+            "body cut short",
+            vec![0, 0, 0, 11, 0, 0, 0, 3, 0, 0, 0, 1, 0xff, 0xff, 1],
+        ),
+        (
+            "unknown version",
+            vec![0, 0, 0, 10, 0, 0, 0x7f, 0xff, 0, 0, 0, 1, 0, 0],
+        ),
+        ("negative size", (-1i32).to_be_bytes().to_vec()),
+        ("acks=0, refused", refused.concat()),
+    ];
+    for (ending, last) in endings {
+        let mut client = broker.connect();
+        let mut bytes = Vec::new();
+        for partition in [0, 1, 0] {
+            let produce = produce_request("t", partition, -1, batch(&[b"durable"]));
+            bytes.extend(encoded(produce, 9).concat());
+        }
+        bytes.extend(last);
+        client.stream.write_all(&bytes).unwrap();
+        for _ in 0..3 {
+            let Some(frame) = client.receive_frame() else {
+                panic!("{ending}: a durable produce was not answered");
+            };
+            let (_, response) = Response::decode_frame(ApiKey::Produce, 9, frame).unwrap();
+            let Response::Produce(response) = response else {
+                panic!()
+            };
+            let answer = &response.responses[0].partition_responses[0];
+            assert_eq!(answer.error_code, ErrorCode::NONE, "{ending}");
+        }
+        assert!(client.receive_frame().is_none(), "{ending}");
+    }
+}

@@ -7,6 +7,8 @@ mod configs;
 mod durability;
 mod fetch;
 mod hostile;
+mod long_poll;
+mod memory;
 mod pressure;
 mod produce;
 mod support;
