@@ -1,4 +1,4 @@
-//! A fuzz target for everything that reads from the network, on the stable compiler and without a sanitizer.
+//! Mutated messages for everything that reads from the network; `fuzz/` does more of it, guided by coverage.
 //!
 //! Valid messages are made up, mutated, and decoded, for as many seconds as RINGLOG_FUZZ_SECONDS says (1 by default). What is
 //! decoded must survive being encoded and decoded again. RINGLOG_FUZZ_SEED chooses another sequence; a failure prints the
@@ -60,6 +60,10 @@ fn bodies() {
         let Ok(body) = form.decode(bytes.clone()) else {
             return;
         };
+        if let (Form::Record(..), Err(_)) = (form, form.encode(&body)) {
+            // A record's bytes say what kind it is; it became one that has no such version.
+            return;
+        }
         let once = form.encode(&body).expect("what was decoded");
         let again = form.decode(once.clone()).expect("what was encoded");
         assert_eq!(form.encode(&again).expect("what was decoded"), once);

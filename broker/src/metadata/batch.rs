@@ -140,7 +140,7 @@ pub fn decode(batch: &Batch<'_>) -> Result<Content, BadBatch> {
     if header.attributes.is_control() {
         return Ok(Content::Control);
     }
-    if header.last_offset_delta != header.record_count - 1 {
+    if i64::from(header.last_offset_delta) + 1 != i64::from(header.record_count) {
         return Err(bad("its offsets have gaps, which this log never has".into()));
     }
     let mut records = Vec::new();
@@ -158,7 +158,7 @@ pub fn decode(batch: &Batch<'_>) -> Result<Content, BadBatch> {
 #[cfg(test)]
 mod tests {
     //! What is written reads back, at its place and in its term; damage and foreign forms are refused with a reason.
-    use ringlog_engine::batch::batches;
+    use ringlog_engine::batch::{HEADER_BYTES, batches, seal};
     use ringlog_net::Str;
     use ringlog_net::metadata::{ConfigRecord, NoOpRecord};
 
@@ -211,6 +211,23 @@ mod tests {
             if let Some(Ok(batch)) = batches(&damaged).next() {
                 assert!(decode(&batch).is_err(), "byte {at}");
             }
+        }
+    }
+
+    #[test]
+    fn counts_that_contradict_the_offsets_are_refused() {
+        let bytes = encode(0, 1, 0, &records()).unwrap();
+        let mut header = batches(&bytes).next().unwrap().unwrap().header;
+        for (record_count, last_offset_delta) in
+            [(i32::MIN, i32::MAX), (0, 0), (1, 1), (-1, 1), (3, 1)]
+        {
+            header.record_count = record_count;
+            header.last_offset_delta = last_offset_delta;
+            let mut damaged = [&header.encode(), &bytes[HEADER_BYTES..]].concat();
+            seal(&mut damaged);
+            let batch = batches(&damaged).next().unwrap().unwrap();
+            let error = decode(&batch).unwrap_err();
+            assert!(error.reason.contains("gaps"), "{record_count}: {error}");
         }
     }
 }

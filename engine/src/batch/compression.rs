@@ -14,6 +14,8 @@ const XERIAL_HEADER: [u8; 16] = [
 const XERIAL_MAGIC_BYTES: usize = 8;
 /// Uncompressed bytes per xerial block, as Java writes them.
 const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
+/// Begins an LZ4 frame. Its legacy format, with blocks of 8 MiB, was never Kafka's: no consumer could read it.
+const LZ4_MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
 /// A snappy element of 3 bytes gives at most 64: no block grows by more than this.
 const SNAPPY_GROWTH_MAX: usize = 22;
 /// Output buffer of the streaming codecs.
@@ -107,9 +109,10 @@ impl<'a> Inflater<'a> {
             Compression::Gzip => {
                 Codec::Stream(Box::new(flate2::bufread::MultiGzDecoder::new(payload)))
             }
-            Compression::Lz4 => {
+            Compression::Lz4 if payload.starts_with(&LZ4_MAGIC) => {
                 Codec::Stream(Box::new(lz4_flex::frame::FrameDecoder::new(payload)))
             }
+            Compression::Lz4 => return Err(bad(compression, "it is no LZ4 frame")),
             Compression::Zstd => {
                 let stream = ZstdStream::new(payload)
                     .map_err(|_| bad(compression, "the codec did not start"))?;

@@ -91,6 +91,22 @@ proptest! {
 }
 
 #[test]
+fn the_legacy_format_of_lz4_is_refused() {
+    let plain = build(three_records());
+    let block = lz4_flex::block::compress(&plain[HEADER_BYTES..]);
+    let mut legacy = vec![0x02, 0x21, 0x4c, 0x18];
+    legacy.extend_from_slice(&(block.len() as u32).to_le_bytes());
+    legacy.extend_from_slice(&block);
+    assert_eq!(
+        validate_produce(&repacked(&plain, Compression::Lz4, &legacy), &rules()),
+        Err(BatchError::BadCompression {
+            codec: "lz4",
+            reason: "it is no LZ4 frame"
+        })
+    );
+}
+
+#[test]
 fn shapes_that_clients_write_are_read() {
     let plain = build(three_records());
     let records = &plain[HEADER_BYTES..];

@@ -1,0 +1,5 @@
+//! See `ringlog_fuzz::checkpoints`.
+
+#![no_main]
+
+ringlog_fuzz::target!(checkpoints);

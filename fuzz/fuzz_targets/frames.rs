@@ -1,0 +1,5 @@
+//! See `ringlog_fuzz::frames`.
+
+#![no_main]
+
+ringlog_fuzz::target!(frames);

@@ -1,0 +1,5 @@
+//! See `ringlog_fuzz::indexes`.
+
+#![no_main]
+
+ringlog_fuzz::target!(indexes);

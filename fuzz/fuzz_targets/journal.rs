@@ -1,0 +1,5 @@
+//! See `ringlog_fuzz::journal`.
+
+#![no_main]
+
+ringlog_fuzz::target!(journal);

@@ -1,0 +1,5 @@
+//! See `ringlog_fuzz::messages`.
+
+#![no_main]
+
+ringlog_fuzz::target!(messages);

@@ -1,0 +1,5 @@
+//! See `ringlog_fuzz::properties`.
+
+#![no_main]
+
+ringlog_fuzz::target!(properties);

@@ -1,0 +1,5 @@
+//! See `ringlog_fuzz::responses`.
+
+#![no_main]
+
+ringlog_fuzz::target!(responses);

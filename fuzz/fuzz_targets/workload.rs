@@ -1,0 +1,5 @@
+//! See `ringlog_fuzz::workload`.
+
+#![no_main]
+
+ringlog_fuzz::target!(workload);
