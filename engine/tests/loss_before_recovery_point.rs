@@ -18,8 +18,8 @@ type SimLog = Rc<Log<SimEnvironment>>;
 
 async fn open(env: &SimEnvironment, settings: LogConfig) -> (Engine<SimEnvironment>, SimLog) {
     let mut config = EngineConfig::new(vec![PathBuf::from("/data")]);
-    config.journal_first_file_bytes = 256 << 10;
-    config.journal_file_bytes = 256 << 10;
+    config.journal_first_file_bytes = 2 << 20;
+    config.journal_file_bytes = 2 << 20;
     config.tail_cache_bytes = 4 << 20;
     config.write_behind_age = Duration::from_millis(50);
     config.checkpoint_interval = Duration::from_millis(100);
@@ -206,7 +206,7 @@ fn comes_back<F: Future<Output = ()> + 'static>(
 #[test]
 fn logs_that_are_empty_for_a_reason_keep_opening() {
     comes_back("nothing appended", [], 0, |_, _| async {});
-    for pause_ms in [0, 1000] {
+    for pause_ms in [0, 75, 1000] {
         let pause = Duration::from_millis(pause_ms);
         comes_back(
             "records deleted to the end",
@@ -268,8 +268,8 @@ fn a_truncation_whose_place_has_been_removed_since_is_no_damage() {
     // Truncated in the middle of the first segment, appended beyond it, checkpointed, and the first segment deleted: the journal still holds the truncation.
     comes_back(
         "truncated, then removed",
-        30..60,
-        60,
+        30..90,
+        90,
         |env, log| async move {
             for fill in 0..20 {
                 put(&log, fill).await;
@@ -281,7 +281,10 @@ fn a_truncation_whose_place_has_been_removed_since_is_no_damage() {
             }
             env.sleep(Duration::from_secs(1)).await;
             log.delete_records_before(30).await.expect("deleted");
-            env.sleep(Duration::from_secs(1)).await;
+            // A new segment makes the directory durable, the removal with it.
+            for fill in 60..90 {
+                put(&log, fill).await;
+            }
         },
     );
 }
