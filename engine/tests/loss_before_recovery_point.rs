@@ -185,11 +185,22 @@ fn comes_back<F: Future<Output = ()> + 'static>(
     end: i64,
     work: impl FnOnce(SimEnvironment, SimLog) -> F + 'static,
 ) {
-    let (_, mut disk) = live(20, &SimDisk::new(2), |env| async move {
-        let (_, log) = open(&env, settings()).await;
-        work(env, log).await;
-    });
+    let executor = Executor::with_disk(20, SimDisk::new(2));
+    executor
+        .run_until(Default::default(), |env| async move {
+            let (_, log) = open(&env, settings()).await;
+            work(env, log).await;
+        })
+        .finished();
     let expected: Vec<i64> = expected.into_iter().collect();
+    // The power goes, or the process is killed and what it wrote stays.
+    for disk in [executor.disk().crash(21), executor.disk().kill(22)] {
+        comes_back_from(context, &disk, &expected, end);
+    }
+}
+
+fn comes_back_from(context: &str, disk: &SimDisk, expected: &Vec<i64>, end: i64) {
+    let mut disk = disk.clone();
     for life in 0..3 {
         let ((failure, found, ends), after) = live(30 + life, &disk, |env| async move {
             let (_, log) = open(&env, settings()).await;
@@ -198,7 +209,7 @@ fn comes_back<F: Future<Output = ()> + 'static>(
         });
         assert_eq!(failure, None, "{context}, life {life}");
         let offsets: Vec<i64> = found.iter().map(|(offset, _)| *offset).collect();
-        assert_eq!((&offsets, ends), (&expected, end), "{context}, life {life}");
+        assert_eq!((&offsets, ends), (expected, end), "{context}, life {life}");
         disk = after;
     }
 }
@@ -245,6 +256,15 @@ fn logs_that_are_empty_for_a_reason_keep_opening() {
                 log.delete_records_before(20).await.expect("deleted");
                 env.sleep(pause).await;
                 log.truncate_to(20).await.expect("truncated");
+                env.sleep(pause).await;
+            },
+        );
+        comes_back(
+            "a gap at the start",
+            [150],
+            151,
+            move |env, log| async move {
+                put_raw(&log, 1, 150).await;
                 env.sleep(pause).await;
             },
         );

@@ -28,21 +28,20 @@ impl<E: Environment> Log<E> {
             ));
         }
         let mut end = point;
-        if reached < point {
+        // Without a recorded point nothing was ever checkpointed: whatever the file holds, the journal's first batch says where it belongs, and is refused elsewhere.
+        if reached < point && plan.recovery_point.is_some() {
             if let Some(reason) = ended {
                 return Err(format!(
                     "segment {base} is damaged at position {position}, before its recovery point {point}: {reason}; restore the segment from another copy"
                 ));
             }
-            if plan.first_in_journal.is_some_and(|first| first <= reached) {
-                // Not in the file, but in the journal.
-                end = reached;
-            } else if plan.recovery_point.is_some() {
+            if plan.first_in_journal.is_none_or(|first| first > reached) {
                 return Err(format!(
                     "records {reached} to {point} are missing: they were synced before the recovery point {point}, but segment {base} ends before them; restore the log from another copy"
                 ));
             }
-            // Else nothing was ever checkpointed, and the journal's first batch was given an offset beyond the end.
+            // Not in the file, but in the journal.
+            end = reached;
         }
         self.set_segment_end(base, position);
         self.forget_segments_from(base + 1, plan).await?;
