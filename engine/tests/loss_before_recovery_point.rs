@@ -308,3 +308,44 @@ fn a_truncation_whose_place_has_been_removed_since_is_no_damage() {
         },
     );
 }
+
+#[test]
+fn a_removed_segment_whose_name_came_back_is_no_damage() {
+    let executor = Executor::with_disk(40, SimDisk::new(3));
+    let first = executor
+        .run_until(Default::default(), |env| async move {
+            let (engine, log) = open(&env, settings()).await;
+            for fill in 0..32 {
+                put(&log, fill).await;
+            }
+            env.sleep(Duration::from_secs(1)).await;
+            let first = env.disk().files().into_iter();
+            let mut first = first.filter(|(path, _)| path.ends_with("00000000000000000000.log"));
+            let first = first.next().expect("there").1;
+            log.set_config(LogConfig {
+                retention_ms: 1,
+                ..settings()
+            });
+            env.sleep(Duration::from_secs(2)).await;
+            assert_eq!(log.log_start_offset(), 32);
+            log.set_config(settings());
+            // Until the journal no longer holds what was removed.
+            let other = TopicPartition::new("other", 0);
+            let other = engine.create_log(other, TopicId([8; 16]), settings(), None);
+            let other = other.await.expect("made");
+            for round in 0..1000u32 {
+                put(&other, round as u8).await;
+            }
+            env.sleep(Duration::from_secs(2)).await;
+            for fill in 32..36 {
+                put(&log, fill).await;
+            }
+            first
+        })
+        .finished();
+    let disk = executor.disk().kill(41);
+    let path = PathBuf::from("/data/t-0/00000000000000000000.log");
+    assert!(!log_files(&disk).contains(&path), "removed");
+    disk.place(&path, &first).expect("placed");
+    comes_back_from("a name that came back", &disk, &vec![32, 33, 34, 35], 36);
+}

@@ -27,6 +27,10 @@ impl<E: Environment> Log<E> {
                 "no batch of segment {base} ends at its recovery point {point}; restore the segment from another copy"
             ));
         }
+        if reached < point && plan.log_start.is_some_and(|start| start >= point) {
+            // Deleted records: of the segments whose removal was under way at the crash some are back, and others not.
+            return self.end_without_segment(point, plan).await;
+        }
         let mut end = point;
         // Without a recorded point nothing was ever checkpointed: whatever the file holds, the journal's first batch says where it belongs, and is refused elsewhere.
         if reached < point && plan.recovery_point.is_some() {
