@@ -79,6 +79,16 @@ impl EngineConfig {
         }
     }
 
+    /// With what waits for the journal fitted to the tail cache, which holds it too: at most half of the cache, so that write-behind finds something flushed.
+    pub(crate) fn fitted(mut self) -> Self {
+        const ENTRY_BYTES_LEAST: u64 = 64 << 10;
+        let entry = (self.tail_cache_bytes / 32).max(ENTRY_BYTES_LEAST) as usize;
+        let backlog = (self.tail_cache_bytes / 4) as usize;
+        self.journal_entry_bytes = self.journal_entry_bytes.min(entry);
+        self.journal_backlog_bytes = self.journal_backlog_bytes.min(backlog);
+        self
+    }
+
     /// The directory that holds this shard's journal.
     pub fn journal_path(&self) -> PathBuf {
         self.journal_root().join(self.shard.to_string())

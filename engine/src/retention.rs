@@ -1,11 +1,14 @@
 //! Retention: which clock to believe, and a task that lets every log drop what has expired, one after the other.
 //!
 //! A wall clock that jumps forward would expire everything at once. A jump is believed only after it has lasted; until then nothing is deleted by
-//! time, and the log says so. The rule is pure ([`ClockGuard`]); the task only sleeps and asks.
+//! time, and the log says so. A jump across a restart cannot be told from a long pause, so the time last believed is kept in a file and both must last.
+//! The rule is pure ([`ClockGuard`]); the task only sleeps, asks and remembers.
 
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::disk::Disk;
 use crate::engine::shard::Shard;
 use crate::environment::Environment;
 
@@ -21,13 +24,24 @@ pub(crate) struct ClockGuard {
 }
 
 impl ClockGuard {
-    /// Starts with believing the wall clock.
-    pub fn new(jump: Duration, confirmation: Duration, monotonic_ms: i64, wall_ms: i64) -> Self {
+    /// Starts with believing the wall clock, unless it is far ahead of the time that was last believed in an earlier life (`remembered_ms`).
+    pub fn new(
+        jump: Duration,
+        confirmation: Duration,
+        monotonic_ms: i64,
+        wall_ms: i64,
+        remembered_ms: Option<i64>,
+    ) -> Self {
+        let jump_ms = jump.as_millis() as i64;
+        let difference = wall_ms.saturating_sub(monotonic_ms);
+        let remembered = remembered_ms
+            .filter(|remembered| wall_ms.saturating_sub(*remembered) > jump_ms)
+            .map(|remembered| remembered.saturating_sub(monotonic_ms));
         Self {
-            jump_ms: jump.as_millis() as i64,
+            jump_ms,
             confirmation_ms: confirmation.as_millis() as i64,
-            believed: wall_ms.saturating_sub(monotonic_ms),
-            suspected: None,
+            believed: remembered.unwrap_or(difference),
+            suspected: remembered.map(|_| (difference, monotonic_ms)),
         }
     }
 
@@ -59,11 +73,14 @@ impl<E: Environment> Shard<E> {
     pub(crate) async fn run_retention(self: Rc<Self>) {
         let monotonic_ms = |shard: &Self| (shard.env.now() / 1000) as i64;
         let config = &self.config;
+        let began = (monotonic_ms(&self), self.env.wall_clock_ms());
+        let mut remembered = self.remembered_time().await;
         let mut guard = ClockGuard::new(
             config.clock_jump,
             config.clock_jump_confirmation,
-            monotonic_ms(&self),
-            self.env.wall_clock_ms(),
+            began.0,
+            began.1,
+            remembered,
         );
         let mut told = false;
         loop {
@@ -74,11 +91,14 @@ impl<E: Environment> Shard<E> {
             let now_ms = guard.judge(monotonic_ms(&self), self.env.wall_clock_ms());
             if now_ms.is_none() && !told {
                 tracing::warn!(
-                    "the wall clock has jumped forward: nothing is deleted by age until the jump has lasted {:?}",
+                    "the wall clock has moved far ahead of the time last believed (a jump, or a long pause): nothing is deleted by age until that has lasted {:?}",
                     config.clock_jump_confirmation
                 );
             }
             told = now_ms.is_none();
+            if let Some(now_ms) = now_ms {
+                self.remember_time(now_ms, &mut remembered).await;
+            }
             for log in self.all_logs() {
                 if self.stopping.get() {
                     return;
@@ -89,6 +109,43 @@ impl<E: Environment> Shard<E> {
                 // A breath between logs: deletions are spread out.
                 self.sleep_or_stop(Duration::from_millis(1)).await;
             }
+        }
+    }
+}
+
+impl<E: Environment> Shard<E> {
+    fn remembered_time_path(&self, shard: u32) -> Option<PathBuf> {
+        let first = self.config.log_dirs.first()?;
+        Some(first.join(format!("retention-clock.{shard}")))
+    }
+
+    /// The wall-clock time that was last believed in an earlier life; after a change of the number of shards, what the first one believed.
+    async fn remembered_time(&self) -> Option<i64> {
+        for shard in [self.config.shard, 0] {
+            let path = self.remembered_time_path(shard)?;
+            let bytes = self.env.disk().read_small(&path).await;
+            let text = bytes.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            if let Some(time) = text.and_then(|text| text.trim().parse().ok()) {
+                return Some(time);
+            }
+        }
+        None
+    }
+
+    /// Keeps `now_ms` for the next life, unless what was kept is close enough.
+    async fn remember_time(&self, now_ms: i64, remembered: &mut Option<i64>) {
+        let enough = (self.config.clock_jump.as_millis() / 2) as u64;
+        if remembered.is_some_and(|kept| now_ms.abs_diff(kept) < enough) {
+            return;
+        }
+        let Some(path) = self.remembered_time_path(self.config.shard) else {
+            return;
+        };
+        let text = format!("{now_ms}\n");
+        match self.env.disk().write_atomic(&path, text.as_bytes()).await {
+            Ok(()) => *remembered = Some(now_ms),
+            // Retention goes on: it may be what makes room.
+            Err(error) => tracing::warn!(path = %path.display(), "the time is not kept: {error}"),
         }
     }
 }
@@ -106,7 +163,32 @@ mod tests {
             Duration::from_secs(1800),
             0,
             1_000_000,
+            None,
         )
+    }
+
+    #[test]
+    fn a_jump_across_a_restart_must_last_too() {
+        let after = |remembered| {
+            ClockGuard::new(
+                Duration::from_secs(600),
+                Duration::from_secs(1800),
+                5000,
+                100 * HOUR,
+                Some(remembered),
+            )
+        };
+        let mut short = after(100 * HOUR - 300_000);
+        assert_eq!(
+            short.judge(6000, 100 * HOUR + 1000),
+            Some(100 * HOUR + 1000)
+        );
+        let mut back = after(200 * HOUR);
+        assert_eq!(back.judge(6000, 100 * HOUR + 1000), Some(100 * HOUR + 1000));
+        let mut long = after(50 * HOUR);
+        assert_eq!(long.judge(6000, 100 * HOUR + 1000), None);
+        let lasted = 100 * HOUR + 1_800_000;
+        assert_eq!(long.judge(1_805_000, lasted), Some(lasted));
     }
 
     #[test]

@@ -172,6 +172,7 @@ fn outcome_of(error: &AppendError) -> AppendOutcome {
         }
         AppendError::Sequence(sequence) => ErrorCode(sequence.code()),
         AppendError::TooLarge { .. } => ErrorCode::MESSAGE_TOO_LARGE,
+        AppendError::StaleLeaderEpoch { .. } => ErrorCode::FENCED_LEADER_EPOCH,
         AppendError::OffsetsNotContinuing { .. } | AppendError::StorageFull(_) => {
             ErrorCode::KAFKA_STORAGE_ERROR
         }

@@ -36,6 +36,7 @@ impl<E: Environment> Engine<E> {
         env: E,
         config: EngineConfig,
     ) -> Result<(Self, Vec<RecoveredLog>), EngineError> {
+        let config = config.fitted();
         let identity = journal_identity(&env, &config).await?;
         let clean = read_clean_marker(&env, &config).await?;
         let shard = Shard::new(env.clone(), config.clone());

@@ -84,7 +84,7 @@ pub(super) fn resolve(items: &[FoundItem]) -> BTreeMap<LogKey, JournalView> {
                     matches!(items[*index].read.item, Item::Append { last_offset, .. } if last_offset < offset)
                 });
                 if view.truncated_to.is_none() {
-                    view.truncated_in = found.file;
+                    view.truncated_in = found.file();
                 }
                 view.truncated_to = Some(
                     view.truncated_to
@@ -117,7 +117,7 @@ pub(super) fn resolve(items: &[FoundItem]) -> BTreeMap<LogKey, JournalView> {
                     Some(restated) if complete => {
                         view.appends = restated;
                         view.truncated_to = (truncated_to >= 0).then_some(truncated_to);
-                        view.truncated_in = found.file;
+                        view.truncated_in = found.file();
                     }
                     _ if complete => {}
                     _ => view.restated = Some(Vec::new()),
@@ -137,10 +137,10 @@ pub(super) async fn recover<E: Environment>(
     mut scan: Scan<E>,
     views: &mut BTreeMap<LogKey, JournalView>,
 ) -> Result<ChainStart<E>, EngineError> {
-    let needed: BTreeSet<usize> = views
-        .values()
-        .flat_map(|view| view.appends.iter().copied())
-        .collect();
+    let mut needed = vec![false; scan.items.len()];
+    for index in views.values().flat_map(|view| &view.appends) {
+        needed[*index] = true;
+    }
     let mut window = Window::default();
     let mut window_file = usize::MAX;
     for (index, found) in scan.items.iter().enumerate() {
@@ -155,7 +155,7 @@ pub(super) async fn recover<E: Environment>(
         else {
             continue;
         };
-        if !needed.contains(&index) {
+        if !needed[index] {
             continue;
         }
         let log = shard.logs.borrow().get(&(topic_id, partition)).cloned();
@@ -166,17 +166,17 @@ pub(super) async fn recover<E: Environment>(
             });
         };
         if log.failure().is_some() {
-            log.hold_offline(&scan.files[found.file].mark);
+            log.hold_offline(&scan.files[found.file()].mark);
             continue;
         }
         if last_offset < log.log_end_offset() {
             continue;
         }
-        if window_file != found.file {
+        if window_file != found.file() {
             window = Window::default();
-            window_file = found.file;
+            window_file = found.file();
         }
-        let file = &scan.files[found.file];
+        let file = &scan.files[found.file()];
         let entry = window.entry_bytes(file, found).await?;
         let at = Place {
             segment: segment_base,
@@ -221,7 +221,7 @@ async fn replay_item<E: Environment>(
 ) -> Result<(), String> {
     let parts: Vec<&[u8]> = found
         .read
-        .body
+        .body()
         .iter()
         .map(|range| &entry[range.clone()])
         .filter(|part| !part.is_empty())

@@ -126,14 +126,14 @@ async fn restate<E: Environment>(
         if last_offset < recovery_point {
             continue;
         }
-        if window_file != found.file {
+        if window_file != found.file() {
             window = Window::default();
-            window_file = found.file;
+            window_file = found.file();
         }
-        let entry = window.entry_bytes(&files[found.file], found).await?;
+        let entry = window.entry_bytes(&files[found.file()], found).await?;
         let body: Vec<u8> = found
             .read
-            .body
+            .body()
             .iter()
             .flat_map(|range| &entry[range.clone()])
             .copied()

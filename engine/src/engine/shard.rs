@@ -4,7 +4,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
 use std::rc::{Rc, Weak};
+
+use futures_util::future::{Either, select};
 
 use super::maintain::Offsets;
 use crate::config::EngineConfig;
@@ -154,12 +157,25 @@ impl<E: Environment> Shard<E> {
     }
 
     /// Frees memory that is written behind, or has dirty logs written, until tails may grow by `growth` bytes.
+    ///
+    /// What is dirty can be written behind only once it is flushed, so the journal's progress is waited for as well.
     pub async fn wait_for_memory(&self, growth: usize, waiting: &Log<E>) {
         self.short_of_memory.set(self.short_of_memory.get() + 1);
         let _counted = Waiting(self);
+        let mut freed = true;
         loop {
             let changed = self.memory_changed.next();
-            self.evict_clean(growth, waiting);
+            let journal = self.journal.borrow().clone();
+            let flushed = async {
+                match &journal {
+                    Some(journal) => journal.room_changed().await,
+                    // While recovering everything is flushed.
+                    None => std::future::pending().await,
+                }
+            };
+            if freed {
+                self.evict_clean(growth, waiting);
+            }
             let nothing_else = self.tail_bytes.get() <= CHUNK_BYTES_MIN as u64;
             if self.has_memory(growth) || nothing_else || self.stopping.get() {
                 return;
@@ -169,7 +185,7 @@ impl<E: Environment> Shard<E> {
                     self.queue_write_behind(&log);
                 }
             }
-            changed.await;
+            freed = matches!(select(pin!(changed), pin!(flushed)).await, Either::Left(_));
         }
     }
 

@@ -474,13 +474,38 @@ pub fn parse_header(bytes: &[u8], identity: Identity) -> Result<EntryHeader, Ent
     }
 }
 
-/// An item as read back, with the parts of its body in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An item as read back, and where its body lies. Small, because a start after a crash holds one for every item of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadItem {
     /// The item.
     pub item: Item,
-    /// Ranges of the entry's bytes that together are the body.
-    pub body: [Range<usize>; 3],
+    /// Where the staged parts of its body begin in the entry,
+    staged: u32,
+    /// and where its whole blocks do.
+    blocks: u32,
+}
+
+impl ReadItem {
+    /// Ranges of the entry's bytes that together are the body, in order.
+    pub fn body(&self) -> [Range<usize>; 3] {
+        let (head, whole, tail) = cut_body(&self.item);
+        let (staged, blocks) = (self.staged as usize, self.blocks as usize);
+        let rest = staged + head.len();
+        [
+            staged..rest,
+            blocks..blocks + whole.len(),
+            rest..rest + tail.len(),
+        ]
+    }
+}
+
+fn cut_body(item: &Item) -> (Range<usize>, Range<usize>, Range<usize>) {
+    match *item {
+        Item::Append {
+            position, length, ..
+        } => cut(position, length as usize),
+        _ => (0..0, 0..0, 0..0),
+    }
 }
 
 /// Reads and checks the whole entry at the start of `bytes`, which must hold at least `header.length` bytes of it.
@@ -513,23 +538,17 @@ fn read_items(entry: &[u8], header: &EntryHeader) -> Option<Vec<ReadItem>> {
         let raw = entry.get(staged..staged_end)?.first_chunk::<ITEM_BYTES>()?;
         staged += ITEM_BYTES;
         let item = Item::decode(raw)?;
-        let take = |cursor: &mut usize, count: usize, end: usize| {
-            let start = *cursor;
-            *cursor = start.checked_add(count).filter(|next| *next <= end)?;
-            Some(start..*cursor)
-        };
-        let (head, whole, tail) = match item {
-            Item::Append {
-                position, length, ..
-            } => cut(position, length as usize),
-            _ => (0..0, 0..0, 0..0),
-        };
-        let body = [
-            take(&mut staged, head.len(), staged_end)?,
-            take(&mut blocks, whole.len(), entry.len())?,
-            take(&mut staged, tail.len(), staged_end)?,
-        ];
-        items.push(ReadItem { item, body });
+        let (head, whole, tail) = cut_body(&item);
+        items.push(ReadItem {
+            item,
+            staged: u32::try_from(staged).ok()?,
+            blocks: u32::try_from(blocks).ok()?,
+        });
+        let parts = head.len().checked_add(tail.len())?;
+        staged = staged.checked_add(parts).filter(|end| *end <= staged_end)?;
+        blocks = blocks
+            .checked_add(whole.len())
+            .filter(|end| *end <= entry.len())?;
     }
     (round_up(staged) == staged_end && blocks == entry.len()).then_some(items)
 }

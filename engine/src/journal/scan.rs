@@ -23,16 +23,35 @@ use crate::wait::Signal;
 const STEP_BYTES: usize = 1 << 20;
 
 /// An item of the chain, and where its entry lies.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct FoundItem {
-    /// The item with the ranges of its body within the entry.
+    /// The item and where its body lies within the entry.
     pub read: ReadItem,
-    /// Index into [`Scan::files`].
-    pub file: usize,
     /// Where the entry starts in the file.
     pub position: u64,
+    /// Index into [`Scan::files`].
+    file: u32,
     /// The entry's length.
-    pub length: u32,
+    length: u32,
+}
+
+// A journal of small batches holds millions of them.
+const _: () = assert!(size_of::<FoundItem>() <= 88);
+
+impl FoundItem {
+    fn new(read: ReadItem, file: usize, position: u64, length: u32) -> Self {
+        Self {
+            read,
+            position,
+            file: file as u32,
+            length,
+        }
+    }
+
+    /// Index into [`Scan::files`].
+    pub fn file(&self) -> usize {
+        self.file as usize
+    }
 }
 
 /// What a journal holds.
@@ -176,18 +195,14 @@ pub(crate) async fn scan<E: Environment>(
     let newest = (0..files.len())
         .filter(|&i| firsts[i].is_some())
         .max_by_key(|&i| firsts[i].map(|header| header.sequence));
-    let end = follow(&mut files, newest, &firsts, &starts, identity).await?;
+    let end = follow(&mut files, newest, &firsts, &starts, identity, false).await?;
     let first = end.last.and_then(|last| {
         let holding = (0..files.len())
             .rev()
             .find(|&i| firsts[i].is_some_and(|header| header.sequence <= last.oldest_live));
         holding.or_else(|| (0..files.len()).find(|&i| firsts[i].is_some()))
     });
-    let chain = if first == newest {
-        end
-    } else {
-        follow(&mut files, first, &firsts, &starts, identity).await?
-    };
+    let chain = follow(&mut files, first, &firsts, &starts, identity, true).await?;
     let damage;
     let mut max_sequence = chain.last.map_or(0, |last| last.sequence);
     (damage, max_sequence) = look_beyond(&files, &chain, identity, max_sequence).await?;
@@ -200,15 +215,17 @@ pub(crate) async fn scan<E: Environment>(
     ))
 }
 
-/// Follows the chain from the start of the file `first` to its end.
+/// Follows the chain from the start of the file `first` to its end; with `gather`, notes its items.
 async fn follow<E: Environment>(
     files: &mut [JournalFile<E>],
     first: Option<usize>,
     firsts: &[Option<EntryHeader>],
     starts: &[LifeStart],
     identity: Identity,
+    gather: bool,
 ) -> io::Result<Chain> {
     let mut chain = Chain {
+        gather,
         items: Vec::new(),
         last: None,
         walked: Vec::new(),
@@ -238,6 +255,8 @@ async fn follow<E: Environment>(
 }
 
 struct Chain {
+    /// Whether items are noted.
+    gather: bool,
     items: Vec<FoundItem>,
     last: Option<EntryHeader>,
     /// Files of the chain in order, each with the position where it leaves the file.
@@ -288,12 +307,10 @@ impl Chain {
             file.last_sequence = header.sequence;
             self.last = Some(header);
             let length = header.length;
-            self.items.extend(items.into_iter().map(|read| FoundItem {
-                read,
-                file: index,
-                position,
-                length,
-            }));
+            if self.gather {
+                let found = |read| FoundItem::new(read, index, position, length);
+                self.items.extend(items.into_iter().map(found));
+            }
             position += u64::from(length);
             if let Some((_, end)) = self.walked.last_mut() {
                 *end = position;
@@ -323,12 +340,7 @@ pub(crate) async fn read_live<E: Environment>(
                 items
                     .into_iter()
                     .filter(|read| keep(&read.item))
-                    .map(|read| FoundItem {
-                        read,
-                        file: index,
-                        position,
-                        length,
-                    }),
+                    .map(|read| FoundItem::new(read, index, position, length)),
             );
             position += u64::from(length);
         }
@@ -401,7 +413,7 @@ fn arrange<E: Environment>(
         .collect();
     placed.sort_by_key(|(place, _)| *place);
     for item in &mut chain.items {
-        item.file = order[&item.file];
+        item.file = order[&item.file()] as u32;
     }
     Scan {
         files: placed.into_iter().map(|(_, file)| file).collect(),

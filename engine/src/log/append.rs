@@ -177,6 +177,12 @@ impl<E: Environment> Log<E> {
                 log_end: state.next_offset,
             });
         }
+        let given = incoming.header.leader_epoch;
+        if let Some(latest) = state.epochs.latest_epoch()
+            && (0..latest).contains(&given)
+        {
+            return Err(AppendError::StaleLeaderEpoch { given, latest });
+        }
         let header = incoming
             .header
             .assigned(base_offset, incoming.header.leader_epoch);

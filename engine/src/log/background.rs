@@ -6,6 +6,7 @@
 use std::io;
 
 use super::Log;
+use super::flush::Place;
 use crate::disk::{Disk, DiskFile, OpenOptions};
 use crate::environment::Environment;
 use crate::memory::BLOCK_BYTES;
@@ -23,6 +24,8 @@ pub(crate) enum WriteBehind {
     Blocks,
     /// Everything flushed, the last block padded.
     Everything,
+    /// What is flushed before this place and no more, however busy the log is; the last block padded.
+    Before(Place),
 }
 
 impl<E: Environment> Log<E> {
@@ -66,7 +69,10 @@ impl<E: Environment> Log<E> {
     /// The next bytes to write: segment, block range, and up to where the segment is written afterwards.
     fn next_step(&self, how: WriteBehind) -> Option<(i64, u64, u64, u64)> {
         let state = self.state.borrow();
-        let flushed = self.flush.place();
+        let flushed = match how {
+            WriteBehind::Before(place) => self.flush.place().min(place),
+            WriteBehind::Blocks | WriteBehind::Everything => self.flush.place(),
+        };
         let block = BLOCK_BYTES as u64;
         for (&base, segment) in &state.segments {
             if segment.written >= segment.size {

@@ -78,14 +78,20 @@ impl<E: Environment> Log<E> {
         let truncations = self.flush.truncations();
         // The snapshot must be of exactly the offset it is named after: taken now, valid when everything before is flushed. A truncation
         // cannot come in between, it needs the turn.
-        let (target, snapshot, epochs) = {
+        let (target, end, snapshot, epochs) = {
             let state = self.state.borrow();
             let snapshot = (!state.producers.is_empty())
                 .then(|| state.producers.encode_snapshot(self.now_ms()));
-            (state.next_offset, snapshot, state.epochs.clone())
+            (
+                state.next_offset,
+                state.end(),
+                snapshot,
+                state.epochs.clone(),
+            )
         };
         self.flushed(target).await.ok()?;
-        if !self.write_behind_in_turn(WriteBehind::Everything).await {
+        // Whoever goes on appending meanwhile is not chased: that would not end, and hold the turn.
+        if !self.write_behind_in_turn(WriteBehind::Before(end)).await {
             return None;
         }
         let done = async {

@@ -1,7 +1,8 @@
 //! Where a log found after a crash ends: at its recovery point, if everything before it is whole.
 //!
-//! Looks at batches only as far as needed, from an index hint to the recovery point. Damage before the point is reported, never cut away; what lies
-//! beyond is forgotten, because the journal knows better.
+//! Looks at batches only as far as needed, from an index hint to the recovery point. Damage before the point is reported, never cut away, and neither is what is missing there: a
+//! recovery point is written after what it covers was synced, so a log that ends before it has lost records, and their offsets may not be given out again. What lies beyond is
+//! forgotten, because the journal knows better.
 
 use super::Log;
 use super::replay::OpenPlan;
@@ -12,50 +13,67 @@ use crate::memory::BLOCK_BYTES;
 impl<E: Environment> Log<E> {
     /// Finds where the recovery point lies, checks that what is before it is whole, and removes what the journal does not know beyond it.
     pub(super) async fn find_end(&self, point: i64, plan: &OpenPlan) -> Result<i64, String> {
-        let base = {
+        let before = {
             let state = self.state.borrow();
-            let before = state
-                .segments
-                .range(..point)
-                .next_back()
-                .or_else(|| state.segments.range(point..=point).next());
+            let before = state.segments.range(..point).next_back();
             before.map(|(base, _)| *base)
         };
-        let Some(base) = base else {
-            // No file holds anything before the point: either nothing was ever there, or it is gone.
-            let empty = self.state.borrow().segments.is_empty();
-            return if point == 0 || !empty {
-                self.forget_segments_from(i64::MIN, plan).await?;
-                Ok(point)
-            } else if plan.segments.is_empty() && plan.truncated_to.is_none() {
-                tracing::warn!(log = %self.topic_partition, "its recovery point is {point} and it has no segments: starting there");
-                Ok(point)
-            } else {
-                Ok(point)
-            };
+        let Some(base) = before else {
+            return self.end_without_segment(point, plan).await;
         };
-        if base == point {
-            self.set_segment_end(base, 0);
-            self.forget_segments_from(point + 1, plan).await?;
-            return Ok(point);
-        }
         let (position, reached, ended) = self.position_of(base, point).await?;
-        if reached < point {
-            // A recovery point past the end of the log is ignored, as long as nothing suggests damage.
+        if reached > point {
+            return Err(format!(
+                "no batch of segment {base} ends at its recovery point {point}; restore the segment from another copy"
+            ));
+        }
+        if reached < point && plan.log_start.is_some_and(|start| start >= point) {
+            // Deleted records: of the segments whose removal was under way at the crash some are back, and others not.
+            return self.end_without_segment(point, plan).await;
+        }
+        let mut end = point;
+        // Without a recorded point nothing was ever checkpointed: whatever the file holds, the journal's first batch says where it belongs, and is refused elsewhere.
+        if reached < point && plan.recovery_point.is_some() {
             if let Some(reason) = ended {
                 return Err(format!(
                     "segment {base} is damaged at position {position}, before its recovery point {point}: {reason}; restore the segment from another copy"
                 ));
             }
-            tracing::warn!(log = %self.topic_partition, "the recovery point {point} lies past the end of the log {reached} and is ignored");
-        } else if reached > point {
-            return Err(format!(
-                "no batch of segment {base} ends at its recovery point {point}; restore the segment from another copy"
-            ));
+            if plan.first_in_journal.is_none_or(|first| first > reached) {
+                return Err(format!(
+                    "records {reached} to {point} are missing: they were synced before the recovery point {point}, but segment {base} ends before them; restore the log from another copy"
+                ));
+            }
+            // Not in the file, but in the journal.
+            end = reached;
         }
         self.set_segment_end(base, position);
         self.forget_segments_from(base + 1, plan).await?;
-        Ok(reached)
+        Ok(end)
+    }
+
+    /// The end when no segment begins before the point: there must be a reason why nothing before it has a file.
+    async fn end_without_segment(&self, point: i64, plan: &OpenPlan) -> Result<i64, String> {
+        let start = plan.log_start.unwrap_or(0);
+        let covered = plan.first_in_journal.filter(|first| *first <= start);
+        let removed = start >= point || plan.truncated_to.is_some();
+        if !removed && covered.is_none() && plan.recovery_point.is_some() {
+            return Err(format!(
+                "records {start} to {point} are missing: they were synced before the recovery point {point}, but no segment holds them; restore the log from another copy"
+            ));
+        }
+        let end = if removed {
+            point
+        } else {
+            covered.map_or(point, |first| first.min(point))
+        };
+        if self.state.borrow().segments.contains_key(&end) {
+            self.set_segment_end(end, 0);
+            self.forget_segments_from(end + 1, plan).await?;
+        } else {
+            self.forget_segments_from(i64::MIN, plan).await?;
+        }
+        Ok(end)
     }
 
     /// Without a recovery point: everything that is whole, from the first segment on.
@@ -131,7 +149,7 @@ impl<E: Environment> Log<E> {
         self.scan_segment(base, 0, point).await
     }
 
-    /// Walks whole, valid batches from `position` until one ends at or after `limit`. The reason is there when bytes follow that are no batch
+    /// Walks whole, valid batches from `position` until one ends at or after `limit` or would begin there. Offsets must increase and leader epochs not fall. The reason is there when bytes follow that are no batch
     /// and not zeros.
     async fn scan_segment(
         &self,
@@ -146,6 +164,7 @@ impl<E: Environment> Log<E> {
             .get(&base)
             .map_or(0, |segment| segment.size);
         let mut reached = base;
+        let mut epoch = -1;
         let mut step = 1 << 20;
         while position < size {
             let aligned = position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
@@ -193,6 +212,20 @@ impl<E: Environment> Log<E> {
                         Some(format!("offset {} follows {reached}", header.base_offset)),
                     ));
                 }
+                if header.base_offset >= limit {
+                    return Ok((aligned + at as u64, reached, None));
+                }
+                if (0..epoch).contains(&header.leader_epoch) {
+                    return Ok((
+                        aligned + at as u64,
+                        reached,
+                        Some(format!(
+                            "leader epoch {} follows {epoch}",
+                            header.leader_epoch
+                        )),
+                    ));
+                }
+                epoch = epoch.max(header.leader_epoch);
                 reached = header.next_offset();
                 at += header.size();
             }

@@ -10,6 +10,7 @@ mod checkpoint;
 mod create;
 mod end;
 pub(crate) mod flush;
+mod indexes;
 mod lookup;
 mod read;
 pub(crate) mod replay;

@@ -1,7 +1,8 @@
 //! Reading: whole batches from the tail's chunks without a copy, or from the segment files by direct reads of at most a mebibyte.
 //!
 //! The place of an offset comes from the segment's offset index, which is a hint: the batch header found there must agree, else the index is rebuilt. Nothing beyond the
-//! limit is served. A read that was overtaken by a truncation starts again.
+//! limit is served. Offset and length lie outside a batch's checksum, so each header from a file must fit between its neighbours; and a read that finds nothing below its limit
+//! has met damage, never an end. A read that was overtaken by a truncation starts again.
 
 use std::io;
 
@@ -12,9 +13,7 @@ use super::{Log, ReadError, ReadLimit, ReadResult};
 use crate::batch::{BatchHeader, HEADER_BYTES};
 use crate::disk::DiskFile;
 use crate::environment::Environment;
-use crate::index::SegmentIndexes;
 use crate::memory::{BLOCK_BYTES, round_up};
-use crate::segment::{index_settings, read_indexes, write_indexes};
 
 /// Bytes read from a file in one step, unless a single batch is larger.
 const STEP_BYTES: usize = 1 << 20;
@@ -30,23 +29,38 @@ struct Wanted {
     min_one: bool,
 }
 
+/// What a read gives: slices of whole batches, the base offset of the first, the offset after the last.
+type Found = (Vec<Bytes>, Option<i64>, i64);
+
 /// A run of whole batches in one segment.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Run {
     first: Option<(i64, u64)>,
     end: u64,
     next_offset: i64,
-    /// The run is complete: the next batch is beyond a limit.
+    /// No batch from here on may begin before this offset.
+    floor: i64,
+    /// The run is complete: the next batch would be too much.
     full: bool,
+    /// The run is complete: the next batch lies beyond the limit.
+    beyond: bool,
 }
 
 impl Run {
+    fn from(floor: i64) -> Self {
+        Self {
+            floor,
+            ..Self::default()
+        }
+    }
+
     /// Takes the next batch in or notes why not; false when there is nothing more to take.
     fn take(&mut self, header: &BatchHeader, position: u64, wanted: &Wanted) -> bool {
         if header.next_offset() > wanted.limit {
-            self.full = true;
+            self.beyond = true;
             return false;
         }
+        self.floor = header.next_offset();
         if header.last_offset() < wanted.start_offset {
             return true;
         }
@@ -64,6 +78,48 @@ impl Run {
     }
 }
 
+/// Where a scan of a segment's file begins, and within which bounds its batches must lie.
+#[derive(Clone, Copy)]
+struct Bounds {
+    position: u64,
+    /// No batch from `position` on begins before this offset.
+    floor: i64,
+    /// What the index says of the batch at `position`.
+    last_offset: Option<i64>,
+    /// Offset after the last batch that the segment can hold.
+    ceiling: i64,
+    /// The segment's bytes, and how many of them are in the file.
+    size: u64,
+    written: u64,
+}
+
+impl Bounds {
+    /// Why the batch at `at` cannot be what was written there.
+    fn refuse(&self, header: &BatchHeader, at: u64, floor: i64) -> Option<String> {
+        if at + header.size() as u64 > self.size {
+            return Some(format!(
+                "a batch of {} bytes is longer than what is left of the segment",
+                header.size()
+            ));
+        }
+        if header.base_offset < floor || header.next_offset() > self.ceiling {
+            return Some(format!(
+                "a batch of offsets {}..{} does not lie in {floor}..{}",
+                header.base_offset,
+                header.next_offset(),
+                self.ceiling
+            ));
+        }
+        match self.last_offset {
+            Some(last) if at == self.position && header.last_offset() != last => Some(format!(
+                "a batch ends at offset {}, the index says {last}",
+                header.last_offset()
+            )),
+            _ => None,
+        }
+    }
+}
+
 /// Why a scan over bytes from a file ended, and where.
 enum Stop {
     /// What was wanted is complete.
@@ -72,40 +128,66 @@ enum Stop {
     End(u64),
     /// The batch at this position has at least so many bytes, more than were read.
     Short(u64, usize),
-    /// What is at this position is no batch.
+    /// What is at this position is not the batch that was written there.
     NoBatch(u64, String),
 }
 
 impl Run {
-    /// Takes in the batches of `bytes`, which begin at `start` of the segment, from `position` on.
-    fn scan(
-        &mut self,
-        bytes: &[u8],
-        start: u64,
-        position: u64,
-        written: u64,
-        wanted: &Wanted,
-    ) -> Stop {
-        let mut at = position;
-        while at < written {
+    /// Takes in the batches of `bytes`, which begin at `start` of the segment.
+    fn scan(&mut self, bytes: &[u8], start: u64, bounds: &Bounds, wanted: &Wanted) -> Stop {
+        let mut at = bounds.position;
+        // The batch before `at`, and the run without it.
+        let mut last: Option<(BatchHeader, usize)> = None;
+        let mut without_last = *self;
+        while at < bounds.written {
             let rest = bytes.get((at - start) as usize..).unwrap_or_default();
             if rest.len() < HEADER_BYTES {
-                return Stop::Short(at, HEADER_BYTES);
+                break;
             }
             let header = match BatchHeader::parse(rest) {
                 Ok(header) => header,
-                Err(error) => return Stop::NoBatch(at, error.to_string()),
+                Err(error) => {
+                    // Either this one is damaged or the length of the one before.
+                    if last.is_some_and(|(last, from)| !is_whole(&last, bytes, from)) {
+                        *self = without_last;
+                    }
+                    return Stop::NoBatch(at, error.to_string());
+                }
             };
+            if let Some(reason) = bounds.refuse(&header, at, self.floor) {
+                // Either this one's offset or length is damaged or that of the one before.
+                *self = without_last;
+                return Stop::NoBatch(at, reason);
+            }
             if rest.len() < header.size() {
                 return Stop::Short(at, header.size());
             }
+            without_last = *self;
             if !self.take(&header, at, wanted) {
                 return Stop::Limit;
             }
+            last = Some((header, (at - start) as usize));
             at += header.size() as u64;
         }
-        Stop::End(at)
+        // No header follows that would show that the last batch's length is right.
+        if last.is_some_and(|(last, from)| !is_whole(&last, bytes, from)) {
+            *self = without_last;
+            return Stop::NoBatch(at, "the batch before does not match its checksum".into());
+        }
+        if at >= bounds.written {
+            Stop::End(at)
+        } else if at + HEADER_BYTES as u64 <= bounds.size {
+            Stop::Short(at, HEADER_BYTES)
+        } else {
+            Stop::NoBatch(at, "the segment ends within a batch's header".into())
+        }
     }
+}
+
+/// Whether the batch at `from` matches its checksum.
+fn is_whole(header: &BatchHeader, bytes: &[u8], from: usize) -> bool {
+    let batch = bytes.get(from..from + header.size());
+    batch.is_some_and(|batch| header.checksum_matches(batch))
 }
 
 impl<E: Environment> Log<E> {
@@ -129,30 +211,24 @@ impl<E: Environment> Log<E> {
                 Ok(wanted) => wanted,
                 Err(empty) => return Ok(empty),
             };
-            let mut base = self
-                .state
-                .borrow()
-                .segment_of(start_offset)
-                .map(|segment| segment.base_offset);
-            let mut found = None;
-            while let Some(segment) = base {
-                found = self.read_segment(segment, &wanted).await?;
-                if found.is_some() || self.flush.truncations() != truncations {
-                    break;
-                }
-                // The offset lies in a gap at the segment's end.
-                base = self
-                    .state
-                    .borrow()
-                    .segments
-                    .range(segment + 1..)
-                    .next()
-                    .map(|(base, _)| *base);
-            }
-            if self.flush.truncations() != truncations {
+            let found = self.read_from(&wanted).await;
+            // Whatever was found, something has been removed meanwhile.
+            if self.flush.truncations() != truncations
+                || self.flush.closed().is_some()
+                || self.log_start_offset() > start_offset
+            {
                 continue;
             }
-            let (pieces, first, next_offset) = found.unwrap_or((Vec::new(), None, start_offset));
+            // A limit is where a batch ends: below it there is one.
+            let Some((pieces, first, next_offset)) = found? else {
+                return Err(self.corrupt(
+                    start_offset,
+                    format!(
+                        "no batch from there to {} although the log has them",
+                        wanted.limit
+                    ),
+                ));
+            };
             return Ok(ReadResult {
                 pieces,
                 first_base_offset: first,
@@ -161,6 +237,41 @@ impl<E: Environment> Log<E> {
                 log_start_offset: self.log_start_offset(),
             });
         }
+    }
+
+    /// Reads from the segment that holds the offset, or from the next when the offset lies beyond that one's last batch.
+    async fn read_from(&self, wanted: &Wanted) -> Result<Option<Found>, ReadError> {
+        let mut base = self
+            .state
+            .borrow()
+            .segment_of(wanted.start_offset)
+            .map(|segment| segment.base_offset);
+        while let Some(segment) = base {
+            let reached = match self.read_segment(segment, wanted).await? {
+                Segmental::Found(found) => return Ok(Some(found)),
+                Segmental::Beyond => return Ok(None),
+                Segmental::End(reached) => reached,
+            };
+            base = self
+                .state
+                .borrow()
+                .segments
+                .range(segment + 1..)
+                .next()
+                .map(|(base, _)| *base);
+            if let Some(next) = base
+                && reached < next
+                && wanted.start_offset < next
+            {
+                return Err(self.corrupt(
+                    wanted.start_offset,
+                    format!(
+                        "segment {segment} ends at offset {reached}, the next begins at {next}"
+                    ),
+                ));
+            }
+        }
+        Ok(None)
     }
 
     fn wanted(
@@ -201,37 +312,42 @@ impl<E: Environment> Log<E> {
         }))
     }
 
-    /// Reads from one segment; `None` when nothing at or after the offset lies in it.
-    async fn read_segment(
-        &self,
-        base: i64,
-        wanted: &Wanted,
-    ) -> Result<Option<(Vec<Bytes>, Option<i64>, i64)>, ReadError> {
-        let mut position = self.position_hint(base, wanted.start_offset).await?;
+    /// Reads from one segment.
+    async fn read_segment(&self, base: i64, wanted: &Wanted) -> Result<Segmental, ReadError> {
+        let mut entry = self.index_entry(base, wanted.start_offset).await?;
+        let mut position = u64::from(entry.position);
+        let mut floor = base;
         let mut rebuilt = false;
         loop {
             let place = Place {
                 segment: base,
                 position,
             };
-            if self.state.borrow().tail.holds(place) {
-                return Ok(self.read_tail(base, position, wanted));
-            }
-            match self.read_cold(base, position, wanted).await? {
-                Cold::Found(found) => return Ok(Some(found)),
-                Cold::Nothing => return Ok(None),
-                Cold::GoOn(next) => position = next,
-                Cold::NoBatch(reason) if rebuilt => {
+            let last_offset =
+                (position > 0 && position == u64::from(entry.position)).then_some(entry.offset);
+            let step = if self.state.borrow().tail.holds(place) {
+                self.read_tail(base, position, floor, last_offset, wanted)
+            } else {
+                self.read_cold(base, position, floor, last_offset, wanted)
+                    .await?
+            };
+            match step {
+                Step::Found(found) => return Ok(Segmental::Found(found)),
+                Step::Beyond => return Ok(Segmental::Beyond),
+                Step::Nothing(reached) => return Ok(Segmental::End(reached)),
+                Step::GoOn(next, reached) => (position, floor) = (next, reached),
+                Step::NoBatch(reason) if rebuilt || last_offset.is_none() => {
                     return Err(self.corrupt(
                         wanted.start_offset,
                         format!("{reason} at position {position} of segment {base}"),
                     ));
                 }
-                Cold::NoBatch(reason) => {
-                    tracing::warn!(log = %self.topic_partition, segment = base, "the offset index points to no batch ({reason}): rebuilding it");
+                Step::NoBatch(reason) => {
+                    tracing::warn!(log = %self.topic_partition, segment = base, "the offset index points to no such batch ({reason}): rebuilding it");
                     self.rebuild_indexes(base).await?;
                     rebuilt = true;
-                    position = self.position_hint(base, wanted.start_offset).await?;
+                    entry = self.index_entry(base, wanted.start_offset).await?;
+                    (position, floor) = (u64::from(entry.position), base);
                 }
             }
         }
@@ -245,46 +361,41 @@ impl<E: Environment> Log<E> {
         }
     }
 
-    /// A position at or before the batch that contains `offset`.
-    pub(super) async fn position_hint(&self, base: i64, offset: i64) -> Result<u64, ReadError> {
-        self.load_indexes(base).await?;
-        let state = self.state.borrow();
-        let indexes = state
-            .segments
-            .get(&base)
-            .and_then(|segment| segment.indexes.as_ref());
-        Ok(indexes.map_or(0, |indexes| {
-            u64::from(indexes.offsets.lookup(offset).position)
-        }))
-    }
-
     fn read_tail(
         &self,
         base: i64,
         mut position: u64,
+        floor: i64,
+        last_offset: Option<i64>,
         wanted: &Wanted,
-    ) -> Option<(Vec<Bytes>, Option<i64>, i64)> {
+    ) -> Step {
         let state = self.state.borrow();
-        let size = state.segments.get(&base)?.size;
-        let mut run = Run::default();
+        let size = state.segments.get(&base).map_or(0, |segment| segment.size);
+        let mut run = Run::from(floor);
         let mut raw = [0; HEADER_BYTES];
+        let mut says = last_offset;
         while position < size && state.tail.copy(base, position, &mut raw) {
-            let Ok(header) = BatchHeader::parse(&raw) else {
-                break;
+            let header = match BatchHeader::parse(&raw) {
+                Ok(header) => header,
+                Err(error) => return Step::NoBatch(error.to_string()),
             };
+            if says.take().is_some_and(|last| last != header.last_offset()) {
+                return Step::NoBatch("the batch ends at another offset".into());
+            }
             if !run.take(&header, position, wanted) {
                 break;
             }
             position += header.size() as u64;
         }
         match run.first {
-            Some((first, start)) => Some((
+            Some((first, start)) => Step::Found((
                 state.tail.bytes(base, start..run.end),
                 Some(first),
                 run.next_offset,
             )),
-            None if run.full => Some((Vec::new(), None, wanted.start_offset)),
-            None => None,
+            None if run.full => Step::Found((Vec::new(), None, wanted.start_offset)),
+            None if run.beyond => Step::Beyond,
+            None => Step::Nothing(run.floor),
         }
     }
 
@@ -292,12 +403,29 @@ impl<E: Environment> Log<E> {
         &self,
         base: i64,
         position: u64,
+        floor: i64,
+        last_offset: Option<i64>,
         wanted: &Wanted,
-    ) -> Result<Cold, ReadError> {
-        let written = match self.state.borrow().segments.get(&base) {
-            Some(segment) if position < segment.written => segment.written,
-            _ => return Ok(Cold::Nothing),
+    ) -> Result<Step, ReadError> {
+        let bounds = {
+            let state = self.state.borrow();
+            let next = state.segments.range(base + 1..).next();
+            match state.segments.get(&base) {
+                Some(segment) if position < segment.written => Bounds {
+                    position,
+                    floor,
+                    last_offset,
+                    ceiling: next.map_or(state.next_offset, |(next, _)| *next),
+                    size: segment.size,
+                    written: segment.written,
+                },
+                Some(segment) if position > segment.size => {
+                    return Ok(Step::NoBatch("the segment ends before".into()));
+                }
+                _ => return Ok(Step::Nothing(floor)),
+            }
         };
+        let written = bounds.written;
         let aligned = position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         let skip = (position - aligned) as usize;
         let mut step = round_up(
@@ -308,38 +436,29 @@ impl<E: Environment> Log<E> {
         );
         loop {
             let bytes = self.read_file(base, aligned, step, written).await?;
-            let mut run = Run::default();
-            let stop = run.scan(&bytes, aligned, position, written, wanted);
+            let mut run = Run::from(floor);
+            let stop = run.scan(&bytes, aligned, &bounds, wanted);
             if let Some((first, start)) = run.first {
                 let range = (start - aligned) as usize..(run.end - aligned) as usize;
-                return Ok(Cold::Found((
+                return Ok(Step::Found((
                     vec![bytes.slice(range)],
                     Some(first),
                     run.next_offset,
                 )));
             }
             return Ok(match stop {
-                Stop::Limit => Cold::Found((Vec::new(), None, wanted.start_offset)),
+                Stop::Limit if run.full => Step::Found((Vec::new(), None, wanted.start_offset)),
+                Stop::Limit => Step::Beyond,
                 // What follows, if anything, is in the tail.
-                Stop::End(at)
-                    if self
-                        .state
-                        .borrow()
-                        .segments
-                        .get(&base)
-                        .is_some_and(|segment| at < segment.size) =>
-                {
-                    Cold::GoOn(at)
-                }
-                Stop::End(_) => Cold::Nothing,
-                Stop::NoBatch(at, reason) if at == position => Cold::NoBatch(reason),
+                Stop::End(at) => Step::GoOn(at, run.floor),
+                Stop::NoBatch(at, reason) if at == position => Step::NoBatch(reason),
                 Stop::NoBatch(at, reason) => {
                     return Err(self.corrupt(
                         wanted.start_offset,
                         format!("{reason} at position {at} of segment {base}"),
                     ));
                 }
-                Stop::Short(at, _) if at > position => Cold::GoOn(at),
+                Stop::Short(at, _) if at > position => Step::GoOn(at, run.floor),
                 Stop::Short(at, size) if at + size as u64 > written => {
                     // Of such a batch the file has all that the tail has not, and all of that must have been read.
                     let in_file = self.bytes_before_tail(base, at).unwrap_or(0);
@@ -347,37 +466,47 @@ impl<E: Environment> Log<E> {
                         step = round_up(skip + in_file);
                         continue;
                     }
-                    self.read_straddling(base, at, &bytes.slice(skip..), wanted)
+                    self.read_straddling(base, &bounds, &bytes.slice(skip..), wanted)
                 }
                 Stop::Short(_, size) if round_up(skip + size) > step => {
                     step = round_up(skip + size);
                     continue;
                 }
                 Stop::Short(at, _) => {
-                    Cold::NoBatch(format!("the file ends before the batch at {at} does"))
+                    Step::NoBatch(format!("the file ends before the batch at {at} does"))
                 }
             });
         }
     }
 
-    /// Reads the one batch at `position` that begins in the file (with the bytes in `head`) and ends in the tail.
-    fn read_straddling(&self, base: i64, position: u64, head: &Bytes, wanted: &Wanted) -> Cold {
-        let Some((header, head_len)) = self.straddling_header(base, position, head) else {
+    /// Reads the one batch that begins in the file (with the bytes in `head`) and ends in the tail.
+    fn read_straddling(&self, base: i64, bounds: &Bounds, head: &Bytes, wanted: &Wanted) -> Step {
+        let position = bounds.position;
+        let (header, head_len) = match self.straddling_header(base, position, head) {
+            Straddling::Batch(header, head_len) => (header, head_len),
             // The tail has changed meanwhile: look again.
-            return Cold::GoOn(position);
+            Straddling::Gone => return Step::GoOn(position, bounds.floor),
+            Straddling::Damaged(reason) => return Step::NoBatch(reason),
         };
-        let mut run = Run::default();
+        if let Some(reason) = bounds.refuse(&header, position, bounds.floor) {
+            return Step::NoBatch(reason);
+        }
+        let mut run = Run::from(bounds.floor);
         if !run.take(&header, position, wanted) {
-            return Cold::Found((Vec::new(), None, wanted.start_offset));
+            return if run.full {
+                Step::Found((Vec::new(), None, wanted.start_offset))
+            } else {
+                Step::Beyond
+            };
         }
         let end = position + header.size() as u64;
         if run.first.is_none() {
-            return Cold::GoOn(end);
+            return Step::GoOn(end, run.floor);
         }
         let mut pieces = vec![head.slice(..head_len)];
         let state = self.state.borrow();
         pieces.extend(state.tail.bytes(base, position + head_len as u64..end));
-        Cold::Found((pieces, Some(header.base_offset), header.next_offset()))
+        Step::Found((pieces, Some(header.base_offset), header.next_offset()))
     }
 
     /// Reads up to `len` bytes of a segment's file from a block boundary, cut at `end`.
@@ -404,163 +533,6 @@ impl<E: Environment> Log<E> {
         Ok(buffer.into_bytes())
     }
 
-    /// Makes sure that a segment's indexes are in memory.
-    pub(super) async fn load_indexes(&self, base: i64) -> Result<(), ReadError> {
-        let settings = {
-            let state = self.state.borrow();
-            match state.segments.get(&base) {
-                Some(segment) if segment.indexes.is_none() => index_settings(&state.config),
-                _ => return Ok(()),
-            }
-        };
-        let used = self.shard.tick();
-        let read = read_indexes(&self.shard.env, &self.path(), base, settings).await;
-        match read
-            .map_err(|error| ReadError::Log(self.storage_error("reading an index", &error)))?
-        {
-            Some(indexes) => {
-                if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
-                    segment.used = used;
-                    segment.indexes.get_or_insert(indexes);
-                }
-                self.shard.indexes_loaded(self, base);
-                Ok(())
-            }
-            None => self.rebuild_indexes(base).await,
-        }
-    }
-
-    /// Makes a segment's indexes anew from its batches, and writes them when the segment is sealed.
-    pub(super) async fn rebuild_indexes(&self, base: i64) -> Result<(), ReadError> {
-        let (settings, sealed) = {
-            let state = self.state.borrow();
-            (
-                index_settings(&state.config),
-                state
-                    .segments
-                    .get(&base)
-                    .is_some_and(|segment| segment.sealed),
-            )
-        };
-        let mut indexes = SegmentIndexes::new(base, settings);
-        let mut position = 0;
-        loop {
-            let next = self
-                .walk(base, position, |header, at| {
-                    indexes
-                        .on_append(header, at as u32)
-                        .map_err(|error| error.to_string())
-                })
-                .await?;
-            if next == position {
-                break;
-            }
-            position = next;
-        }
-        if sealed {
-            let sealing = indexes.seal().map_err(|error| error.to_string());
-            sealing.map_err(|reason| self.corrupt(base, reason))?;
-            let encoded = crate::segment::EncodedIndexes::of(&indexes);
-            write_indexes(&self.shard.env, &self.path(), base, encoded)
-                .await
-                .map_err(|error| ReadError::Log(self.storage_error("writing an index", &error)))?;
-        }
-        if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
-            segment.indexes = Some(indexes);
-        }
-        self.shard.indexes_loaded(self, base);
-        Ok(())
-    }
-
-    /// Feeds a segment's indexes with the batches from `position` on.
-    pub(super) async fn feed_indexes(&self, base: i64, mut position: u64) -> Result<(), ReadError> {
-        loop {
-            let mut headers = Vec::new();
-            let next = self.walk(base, position, |header, at| {
-                headers.push((*header, at));
-                Ok(())
-            });
-            let next = next.await?;
-            if let Some(indexes) = self
-                .state
-                .borrow_mut()
-                .segments
-                .get_mut(&base)
-                .and_then(|segment| segment.indexes.as_mut())
-            {
-                for (header, at) in &headers {
-                    indexes
-                        .on_append(header, *at as u32)
-                        .map_err(|error| self.corrupt(header.base_offset, error.to_string()))?;
-                }
-            }
-            if next == position {
-                return Ok(());
-            }
-            position = next;
-        }
-    }
-
-    /// Looks at the headers of the whole batches found in one step from `position` on; returns the position after them.
-    pub(crate) async fn walk(
-        &self,
-        base: i64,
-        position: u64,
-        mut visit: impl FnMut(&BatchHeader, u64) -> Result<(), String>,
-    ) -> Result<u64, ReadError> {
-        let (size, written, in_tail) = {
-            let state = self.state.borrow();
-            match state.segments.get(&base) {
-                Some(segment) => (
-                    segment.size,
-                    segment.written,
-                    state.tail.holds(Place {
-                        segment: base,
-                        position,
-                    }),
-                ),
-                None => return Ok(position),
-            }
-        };
-        let mut at = position;
-        if in_tail {
-            let mut raw = [0; HEADER_BYTES];
-            while at < size && self.state.borrow().tail.copy(base, at, &mut raw) {
-                let header = BatchHeader::parse(&raw)
-                    .map_err(|error| self.corrupt(base, error.to_string()))?;
-                visit(&header, at).map_err(|reason| self.corrupt(header.base_offset, reason))?;
-                at += header.size() as u64;
-            }
-            return Ok(at);
-        }
-        if at >= written {
-            return Ok(at);
-        }
-        let aligned = at / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
-        let bytes = self.read_file(base, aligned, STEP_BYTES, written).await?;
-        while at < written {
-            let rest = bytes.get((at - aligned) as usize..).unwrap_or_default();
-            let header = if rest.len() >= HEADER_BYTES {
-                BatchHeader::parse(rest)
-                    .map_err(|error| self.corrupt(base, format!("{error} at position {at}")))?
-            } else if aligned + (bytes.len() as u64) < written {
-                break;
-            } else {
-                // The header goes on in the tail.
-                match self.straddling_header(base, at, rest) {
-                    Some((header, _)) => header,
-                    None => break,
-                }
-            };
-            if at + header.size() as u64 > size {
-                break;
-            }
-            visit(&header, at).map_err(|reason| self.corrupt(header.base_offset, reason))?;
-            at += header.size() as u64;
-        }
-        Ok(at)
-    }
-
     /// How many bytes of a segment lie from `position` to where the tail begins, if it begins later in the same segment.
     fn bytes_before_tail(&self, base: i64, position: u64) -> Option<usize> {
         let start = self.state.borrow().tail.start()?;
@@ -568,35 +540,58 @@ impl<E: Environment> Log<E> {
         (start.segment == base && before > 0).then_some(before)
     }
 
-    /// The header of the batch at `position`, of which `head` is in the file and the rest in the tail; and how many of its bytes come before the tail.
-    fn straddling_header(
-        &self,
-        base: i64,
-        position: u64,
-        head: &[u8],
-    ) -> Option<(BatchHeader, usize)> {
-        let head_len = self.bytes_before_tail(base, position)?;
-        if head_len > head.len() {
-            return None;
-        }
+    /// The header of the batch at `position`, of which `head` is in the file and the rest in the tail.
+    pub(super) fn straddling_header(&self, base: i64, position: u64, head: &[u8]) -> Straddling {
+        let Some(head_len) = self
+            .bytes_before_tail(base, position)
+            .filter(|head_len| *head_len <= head.len())
+        else {
+            return Straddling::Gone;
+        };
         let state = self.state.borrow();
         let mut raw = [0; HEADER_BYTES];
         let from_head = head_len.min(HEADER_BYTES);
         raw[..from_head].copy_from_slice(&head[..from_head]);
         let rest = &mut raw[from_head..];
-        let whole = state.tail.copy(base, position + head_len as u64, rest);
-        let header = whole.then(|| BatchHeader::parse(&raw).ok()).flatten()?;
-        (head_len < header.size()).then_some((header, head_len))
+        if !state.tail.copy(base, position + head_len as u64, rest) {
+            return Straddling::Gone;
+        }
+        match BatchHeader::parse(&raw) {
+            Ok(header) if head_len < header.size() => Straddling::Batch(header, head_len),
+            Ok(_) => Straddling::Damaged("a batch ends before the tail begins".into()),
+            Err(error) => Straddling::Damaged(error.to_string()),
+        }
     }
 }
 
-/// What a step of a cold read came to.
-enum Cold {
-    Found((Vec<Bytes>, Option<i64>, i64)),
-    /// Nothing at or after the offset is in the segment's file.
-    Nothing,
-    /// Go on from this position.
-    GoOn(u64),
-    /// There is no batch where one should be.
+/// What reading from one segment came to.
+enum Segmental {
+    Found(Found),
+    /// Nothing at or after the offset is in it; its batches end at this offset.
+    End(i64),
+    /// The next batch lies beyond the limit.
+    Beyond,
+}
+
+/// What one step of that came to.
+enum Step {
+    Found(Found),
+    /// The segment ends, and its batches at this offset.
+    Nothing(i64),
+    /// Go on from this position, where no batch begins before this offset.
+    GoOn(u64, i64),
+    /// The next batch lies beyond the limit.
+    Beyond,
+    /// There is no such batch where one should be.
     NoBatch(String),
+}
+
+/// A batch that begins in the file and ends in the tail.
+pub(super) enum Straddling {
+    /// Its header, and how many of its bytes come before the tail.
+    Batch(BatchHeader, usize),
+    /// The tail does not hold its end any more: the file does.
+    Gone,
+    /// It is none.
+    Damaged(String),
 }

@@ -107,6 +107,10 @@ impl<E: Environment> Log<E> {
             (Some(point), Some(truncated)) => Some(point.min(truncated)),
             (point, _) => point,
         };
+        // What was truncated to has itself been removed since: the journal holds everything after it, the log begins with its first segment.
+        let first = bases.first().map(|(base, _)| *base);
+        let removed = first.filter(|first| plan.log_start.is_some_and(|start| start >= *first));
+        let point = point.map(|point| removed.map_or(point, |first| point.max(first)));
         let end = match point {
             Some(point) if plan.clean => Ok(point),
             Some(point) => self.find_end(point, plan).await,
@@ -181,7 +185,8 @@ impl<E: Environment> Log<E> {
             );
             return Ok(());
         }
-        self.load_indexes(base).await?;
+        // So that no entry is taken for true that leads elsewhere.
+        self.position_hint(base, end - 1).await?;
         let from = match self
             .state
             .borrow_mut()
@@ -192,7 +197,14 @@ impl<E: Environment> Log<E> {
             Some(indexes) => indexes.truncate_to(end),
             None => return Ok(()),
         };
-        self.feed_indexes(base, u64::from(from)).await
+        self.feed_indexes(base, u64::from(from)).await?;
+        if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base)
+            && let Some(indexes) = &segment.indexes
+        {
+            // What was cut away may have been newer.
+            segment.max_timestamp = indexes.max_timestamp().timestamp;
+        }
+        Ok(())
     }
 
     /// Removes snapshots of what lies beyond `end`, durably: other records will take those offsets.
@@ -444,6 +456,11 @@ impl<E: Environment> Log<E> {
         if let Some(segment) = state.segments.get_mut(&base) {
             segment.first_timestamp = segment.first_timestamp.or(first);
             segment.sealed = false;
+            if let Some(indexes) = &segment.indexes {
+                // Before a batch comes in: from then on the largest time counts as known.
+                let newest = indexes.max_timestamp().timestamp;
+                segment.max_timestamp = segment.max_timestamp.max(newest);
+            }
         }
         if !prefix.is_empty() && state.tail.start().is_none() {
             let before = state.tail.capacity();

@@ -117,6 +117,14 @@ pub enum AppendError {
         /// The log's end.
         log_end: i64,
     },
+    /// The batch is of an older leader epoch than the log's last one.
+    #[error("leader epoch {given} is older than {latest}, in which the log was last written")]
+    StaleLeaderEpoch {
+        /// The batch's epoch.
+        given: i32,
+        /// The log's newest epoch.
+        latest: i32,
+    },
     /// The batch can never fit, whatever is free.
     #[error(
         "the batch of {size} bytes is larger than the {limit} bytes that a segment or the tail cache can take"

@@ -1,5 +1,6 @@
 //! Proves, on the simulated disk, what `durability.md` promises: whatever moment the power goes (also during recovery), every acknowledged batch is there afterwards,
-//! byte for byte, in order, once, at its offset; and what was not acknowledged is there in order or not at all.
+//! byte for byte, in order, once, at its offset; and what was not acknowledged is there in order or not at all. At the end of each seed a bit rots: it is noticed, or harms
+//! nothing.
 //!
 //! `RINGLOG_SEEDS` says how many seeds to run (default 300), `RINGLOG_SEED` replays a single one.
 
@@ -81,16 +82,43 @@ fn run_seed(seed: u64) {
     );
     // And once more after the clean stop.
     let disk = executor.disk().crash(mix(seed, 5));
-    let executor = Executor::with_disk(mix(seed, 4), disk);
+    let stop = || StopAt {
+        steps: Some(STEPS_MAX),
+        ..StopAt::default()
+    };
+    let executor = Executor::with_disk(mix(seed, 4), disk.kill(mix(seed, 6)));
+    let shared = model.clone();
     executor
-        .run_until(
-            StopAt {
-                steps: Some(STEPS_MAX),
-                ..StopAt::default()
-            },
-            move |env| workload::verify_only(env, model),
-        )
+        .run_until(stop(), move |env| workload::verify_only(env, shared))
         .finished();
+    // And with a bit rotten after the clean stop, or after a crash right behind it.
+    let disk = match mix(seed, 7) % 2 {
+        0 => disk,
+        _ => executor.disk().crash(mix(seed, 8)),
+    };
+    rot(&disk, seed);
+    let executor = Executor::with_disk(mix(seed, 9), disk);
+    executor
+        .run_until(stop(), move |env| workload::verify_rotten(env, model))
+        .finished();
+}
+
+/// Flips a bit of a segment or of an offset index.
+fn rot(disk: &SimDisk, seed: u64) {
+    let files = disk.files().into_iter();
+    let files: Vec<_> = files
+        .filter(|(path, content)| {
+            let kind = path.extension().and_then(|kind| kind.to_str());
+            matches!(kind, Some("log" | "index")) && !content.is_empty()
+        })
+        .collect();
+    let Some((path, content)) = files.get(mix(seed, 10) as usize % files.len().max(1)) else {
+        return;
+    };
+    let at = mix(seed, 11) % content.len() as u64;
+    let path = std::path::Path::new("/").join(path);
+    disk.flip_bit(&path, at, (mix(seed, 12) % 8) as u8)
+        .expect("flipped");
 }
 
 #[test]

@@ -99,7 +99,7 @@ proptest! {
         prop_assert_eq!(header, sealed);
         prop_assert_eq!(items.len(), expected.len() + 1);
         for (read, body) in items.iter().zip(&expected) {
-            let got: Vec<u8> = read.body.iter().flat_map(|range| bytes[range.clone()].to_vec()).collect();
+            let got: Vec<u8> = read.body().iter().flat_map(|range| bytes[range.clone()].to_vec()).collect();
             prop_assert!(&got == body);
         }
     }

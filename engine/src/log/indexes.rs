@@ -1,0 +1,258 @@
+//! A segment's indexes as a log uses them: read when needed, verified against the batch they name, made anew from the batches when they are wrong.
+//!
+//! An index is a hint and its file has no checksum: nobody goes by an entry before the batch header at its position has agreed with it.
+
+use super::flush::Place;
+use super::read::Straddling;
+use super::{Log, ReadError};
+use crate::batch::{BatchHeader, HEADER_BYTES};
+use crate::environment::Environment;
+use crate::index::{OffsetEntry, SegmentIndexes};
+use crate::memory::BLOCK_BYTES;
+use crate::segment::{index_settings, read_indexes, write_indexes};
+
+/// Bytes looked at in one step of a walk.
+const STEP_BYTES: usize = 1 << 20;
+
+impl<E: Environment> Log<E> {
+    /// The entry of a segment's offset index at or below `offset`. Whoever goes by it must find a batch at its position that ends at its offset.
+    pub(super) async fn index_entry(
+        &self,
+        base: i64,
+        offset: i64,
+    ) -> Result<OffsetEntry, ReadError> {
+        self.load_indexes(base).await?;
+        let state = self.state.borrow();
+        let indexes = state
+            .segments
+            .get(&base)
+            .and_then(|segment| segment.indexes.as_ref());
+        let start = OffsetEntry {
+            offset: base,
+            position: 0,
+        };
+        Ok(indexes.map_or(start, |indexes| indexes.offsets.lookup(offset)))
+    }
+
+    /// A position at or before the batch that contains `offset`; the batch there agrees with the index, or the index was made anew.
+    pub(super) async fn position_hint(&self, base: i64, offset: i64) -> Result<u64, ReadError> {
+        let entry = self.index_entry(base, offset).await?;
+        let position = u64::from(entry.position);
+        if position == 0 {
+            return Ok(0);
+        }
+        let header = self.header_at(base, position).await?;
+        if header.is_some_and(|header| header.last_offset() == entry.offset) {
+            return Ok(position);
+        }
+        tracing::warn!(log = %self.topic_partition, segment = base, "the offset index names no batch at position {position}: rebuilding it");
+        self.rebuild_indexes(base).await?;
+        Ok(self.index_entry(base, offset).await?.position.into())
+    }
+
+    /// The header of the batch at `position`; `None` when there is none.
+    async fn header_at(&self, base: i64, position: u64) -> Result<Option<BatchHeader>, ReadError> {
+        let place = Place {
+            segment: base,
+            position,
+        };
+        let written = {
+            let state = self.state.borrow();
+            if state.tail.holds(place) {
+                let mut raw = [0; HEADER_BYTES];
+                let whole = state.tail.copy(base, position, &mut raw);
+                return Ok(whole.then(|| BatchHeader::parse(&raw).ok()).flatten());
+            }
+            match state.segments.get(&base) {
+                Some(segment) if position < segment.written => segment.written,
+                _ => return Ok(None),
+            }
+        };
+        let aligned = position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let bytes = self
+            .read_file(base, aligned, 2 * BLOCK_BYTES, written)
+            .await?;
+        let rest = bytes
+            .get((position - aligned) as usize..)
+            .unwrap_or_default();
+        if rest.len() < HEADER_BYTES
+            && let Straddling::Batch(header, _) = self.straddling_header(base, position, rest)
+        {
+            return Ok(Some(header));
+        }
+        Ok(BatchHeader::parse(rest).ok())
+    }
+
+    /// Makes sure that a segment's indexes are in memory.
+    pub(super) async fn load_indexes(&self, base: i64) -> Result<(), ReadError> {
+        let settings = {
+            let state = self.state.borrow();
+            match state.segments.get(&base) {
+                Some(segment) if segment.indexes.is_none() => index_settings(&state.config),
+                _ => return Ok(()),
+            }
+        };
+        let used = self.shard.tick();
+        let read = read_indexes(&self.shard.env, &self.path(), base, settings).await;
+        match read
+            .map_err(|error| ReadError::Log(self.storage_error("reading an index", &error)))?
+        {
+            Some(indexes) => {
+                if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
+                    segment.used = used;
+                    segment.indexes.get_or_insert(indexes);
+                }
+                self.shard.indexes_loaded(self, base);
+                Ok(())
+            }
+            None => self.rebuild_indexes(base).await,
+        }
+    }
+
+    /// Makes a segment's indexes anew from its batches, and writes them when the segment is sealed.
+    pub(super) async fn rebuild_indexes(&self, base: i64) -> Result<(), ReadError> {
+        let (settings, sealed) = {
+            let state = self.state.borrow();
+            (
+                index_settings(&state.config),
+                state
+                    .segments
+                    .get(&base)
+                    .is_some_and(|segment| segment.sealed),
+            )
+        };
+        let mut indexes = SegmentIndexes::new(base, settings);
+        let mut position = 0;
+        loop {
+            let next = self
+                .walk(base, position, |header, at| {
+                    indexes
+                        .on_append(header, at as u32)
+                        .map_err(|error| error.to_string())
+                })
+                .await?;
+            if next == position {
+                break;
+            }
+            position = next;
+        }
+        if sealed {
+            let sealing = indexes.seal().map_err(|error| error.to_string());
+            sealing.map_err(|reason| self.corrupt(base, reason))?;
+            let encoded = crate::segment::EncodedIndexes::of(&indexes);
+            write_indexes(&self.shard.env, &self.path(), base, encoded)
+                .await
+                .map_err(|error| ReadError::Log(self.storage_error("writing an index", &error)))?;
+        }
+        if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
+            segment.indexes = Some(indexes);
+        }
+        self.shard.indexes_loaded(self, base);
+        Ok(())
+    }
+
+    /// Feeds a segment's indexes with the batches from `position` on.
+    pub(super) async fn feed_indexes(&self, base: i64, mut position: u64) -> Result<(), ReadError> {
+        loop {
+            let mut headers = Vec::new();
+            let next = self.walk(base, position, |header, at| {
+                headers.push((*header, at));
+                Ok(())
+            });
+            let next = next.await?;
+            if let Some(indexes) = self
+                .state
+                .borrow_mut()
+                .segments
+                .get_mut(&base)
+                .and_then(|segment| segment.indexes.as_mut())
+            {
+                for (header, at) in &headers {
+                    indexes
+                        .on_append(header, *at as u32)
+                        .map_err(|error| self.corrupt(header.base_offset, error.to_string()))?;
+                }
+            }
+            if next == position {
+                return Ok(());
+            }
+            position = next;
+        }
+    }
+
+    /// Looks at the headers of the whole batches found in one step from `position` on; returns the position after them.
+    pub(crate) async fn walk(
+        &self,
+        base: i64,
+        position: u64,
+        mut visit: impl FnMut(&BatchHeader, u64) -> Result<(), String>,
+    ) -> Result<u64, ReadError> {
+        let (ceiling, size, written, in_tail) = {
+            let state = self.state.borrow();
+            let next = state.segments.range(base + 1..).next();
+            match state.segments.get(&base) {
+                Some(segment) => (
+                    next.map_or(i64::MAX, |(next, _)| *next),
+                    segment.size,
+                    segment.written,
+                    state.tail.holds(Place {
+                        segment: base,
+                        position,
+                    }),
+                ),
+                None => return Ok(position),
+            }
+        };
+        let mut at = position;
+        if in_tail {
+            let mut raw = [0; HEADER_BYTES];
+            while at < size && self.state.borrow().tail.copy(base, at, &mut raw) {
+                let header = BatchHeader::parse(&raw)
+                    .map_err(|error| self.corrupt(base, error.to_string()))?;
+                visit(&header, at).map_err(|reason| self.corrupt(header.base_offset, reason))?;
+                at += header.size() as u64;
+            }
+            return Ok(at);
+        }
+        if at >= written {
+            return Ok(at);
+        }
+        let aligned = at / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let bytes = self.read_file(base, aligned, STEP_BYTES, written).await?;
+        // Offset and length lie outside a batch's checksum.
+        let mut floor = base;
+        while at < written {
+            let rest = bytes.get((at - aligned) as usize..).unwrap_or_default();
+            let header = if rest.len() >= HEADER_BYTES {
+                BatchHeader::parse(rest)
+                    .map_err(|error| self.corrupt(base, format!("{error} at position {at}")))?
+            } else if aligned + (bytes.len() as u64) < written {
+                break;
+            } else {
+                // The header goes on in the tail.
+                match self.straddling_header(base, at, rest) {
+                    Straddling::Batch(header, _) => header,
+                    Straddling::Gone => break,
+                    Straddling::Damaged(reason) => return Err(self.corrupt(base, reason)),
+                }
+            };
+            if at + header.size() as u64 > size
+                || header.base_offset < floor
+                || header.next_offset() > ceiling
+            {
+                return Err(self.corrupt(
+                    base,
+                    format!(
+                        "a batch of {} bytes at offset {} does not fit at position {at}",
+                        header.size(),
+                        header.base_offset
+                    ),
+                ));
+            }
+            floor = header.next_offset();
+            visit(&header, at).map_err(|reason| self.corrupt(header.base_offset, reason))?;
+            at += header.size() as u64;
+        }
+        Ok(at)
+    }
+}
