@@ -130,7 +130,7 @@ async fn run_on_control(
     match failed {
         Some(reason) => Err(reason),
         None if clean => Ok(()),
-        None => Err("not every shard stopped cleanly; the next start will recover".into()),
+        None => Err("not every shard stopped cleanly (see above); what was acknowledged is safe, and the next start reads it back from the journal".into()),
     }
 }
 
@@ -144,12 +144,26 @@ fn announce(listeners: &str, began: Instant) {
     tracing::info!(listeners, milliseconds, "ready");
 }
 
+/// How far a shard is with stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Running,
+    Quiet,
+    Ended,
+}
+
+/// The longest that connections may take to end; each shard cuts them off long before. Closing the engines has no limit: what they write is as much as there is.
+const QUIET_PATIENCE: Duration = Duration::from_secs(60);
+/// The longest wait for room in a shard's mailbox.
+const MAILBOX_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The shards as the control thread sees them.
 struct Broker {
     common: Arc<Common>,
     threads: Vec<JoinHandle<()>>,
     reports: UnboundedReceiver<Report>,
-    stopped: usize,
+    stages: Vec<Stage>,
+    clean: bool,
 }
 
 impl Broker {
@@ -197,11 +211,13 @@ impl Broker {
             common,
             threads,
             reports,
-            stopped: 0,
+            stages: vec![Stage::Running; shards],
+            clean: true,
         })
     }
 
-    fn tell(&self, shard: usize, request: Request) {
+    /// Puts a request into a shard's mailbox; whether it is there. One that stays full belongs to a shard that does not run any more.
+    fn tell(&self, shard: usize, request: Request) -> bool {
         let mut envelope = Envelope {
             from: shard,
             content: Content::Request {
@@ -209,10 +225,16 @@ impl Broker {
                 request,
             },
         };
+        let began = Instant::now();
         while let Err(back) = self.common.mailboxes[shard].push(envelope) {
+            if began.elapsed() > MAILBOX_PATIENCE {
+                tracing::error!(shard, "a shard takes no messages any more");
+                return false;
+            }
             envelope = back;
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_micros(100));
         }
+        true
     }
 
     /// Waits until every engine is open and the first image is applied everywhere.
@@ -230,11 +252,7 @@ impl Broker {
                     }
                 }
                 Report::Ready => return Ok(()),
-                Report::Failed(reason) => {
-                    self.stopped += 1;
-                    return Err(reason);
-                }
-                Report::Stopped => return Err("a shard stopped by itself".into()),
+                other => return Err(self.note(other)),
             }
         }
         Err("all shards have ended".into())
@@ -243,37 +261,69 @@ impl Broker {
     /// Resolves when a shard cannot go on.
     async fn failure(&mut self) -> String {
         match self.reports.recv().await {
-            Some(Report::Failed(reason)) => {
-                self.stopped += 1;
-                reason
-            }
-            Some(report) => format!("a shard reported {report:?} out of turn"),
+            Some(report) => self.note(report),
             None => "all shards have ended".into(),
         }
     }
 
-    /// Stops the shards and waits for them; whether all stopped cleanly.
-    async fn stop(mut self) -> bool {
-        for shard in 0..self.common.shards {
-            self.tell(shard, Request::Stop);
-        }
-        let mut clean = self.stopped == 0;
-        while self.stopped < self.common.shards {
-            match self.reports.recv().await {
-                Some(Report::Stopped) => self.stopped += 1,
-                Some(Report::Failed(reason)) => {
-                    tracing::error!(reason, "a shard did not stop cleanly");
-                    self.stopped += 1;
-                    clean = false;
-                }
-                Some(Report::Opened { .. } | Report::Ready) => {}
-                None => return false,
+    /// Takes a report in that says how far a stop is; gives it in words.
+    fn note(&mut self, report: Report) -> String {
+        match report {
+            Report::Failed(reason) => reason,
+            Report::Quiet { shard } => {
+                self.stages[shard] = self.stages[shard].max(Stage::Quiet);
+                format!("shard {shard} has ended its connections by itself")
             }
+            Report::Ended { shard, result } => {
+                self.stages[shard] = Stage::Ended;
+                self.clean &= result.is_ok();
+                result
+                    .err()
+                    .unwrap_or_else(|| format!("shard {shard} stopped by itself"))
+            }
+            Report::Opened { .. } | Report::Ready => "a shard has started".into(),
+        }
+    }
+
+    /// Stops the shards in two halves and waits for them; whether all stopped cleanly.
+    ///
+    /// Connections end on all of them before the first engine closes: until then any shard may be asked by any other.
+    async fn stop(mut self) -> bool {
+        let mut told = self.tell_all(Stage::Quiet, || Request::Stop);
+        let quiet = tokio::time::timeout(QUIET_PATIENCE, self.reach(Stage::Quiet)).await;
+        told &= quiet == Ok(true) && self.tell_all(Stage::Ended, || Request::Close);
+        if !(told && self.reach(Stage::Ended).await) {
+            tracing::error!("a shard does not answer any more; the process ends without it");
+            return false;
         }
         for thread in self.threads {
-            clean &= thread.join().is_ok();
+            self.clean &= thread.join().is_ok();
         }
-        clean
+        self.clean
+    }
+
+    fn tell_all(&self, below: Stage, request: fn() -> Request) -> bool {
+        let ask = |shard: usize| self.stages[shard] >= below || self.tell(shard, request());
+        (0..self.common.shards).map(ask).fold(true, |all, one| all & one)
+    }
+
+    /// Waits until every shard is at least so far; false when no reports come any more.
+    async fn reach(&mut self, stage: Stage) -> bool {
+        while self.stages.iter().any(|at| *at < stage) {
+            let Some(report) = self.reports.recv().await else {
+                return false;
+            };
+            let failed = match &report {
+                Report::Failed(_) => true,
+                Report::Ended { result, .. } => result.is_err(),
+                _ => false,
+            };
+            let words = self.note(report);
+            if failed {
+                tracing::error!("{words}");
+            }
+        }
+        true
     }
 }
 

@@ -11,10 +11,10 @@ use ringlog_net::Uuid;
 
 use super::exchange::ReplyTo;
 use super::message::{Reply, Request};
+use super::runtime::{Ending, spawn_vital};
 use super::{LocalImage, Shard};
 use crate::config;
 use crate::controller::{Delta, Image};
-use ringlog_engine::environment::Environment as _;
 
 /// An image that is to be applied, and who waits for that.
 pub(super) struct Change {
@@ -75,19 +75,30 @@ impl Shard {
             delta,
             reply,
         });
-        if !self.applying.replace(true) {
-            let shard = self.clone();
-            self.environment.spawn("apply metadata", async move {
-                loop {
-                    let next = shard.changes.borrow_mut().pop_front();
-                    let Some(change) = next else { break };
-                    shard.apply(&change).await;
-                    *shard.image.borrow_mut() = Rc::new(LocalImage(change.image));
-                    change.reply.answer(Reply::Job(Box::new(())));
-                }
-                shard.applying.set(false);
-            });
+        if self.applying.replace(true) {
+            return;
         }
+        let shard = self.clone();
+        spawn_vital(self, "apply metadata", Ending::Normal, async move {
+            // The engine is about to list its logs for the last time: what is left is done by the next start.
+            while !shard.close.is_raised() {
+                let next = shard.changes.borrow_mut().pop_front();
+                let Some(change) = next else { break };
+                shard.apply(&change).await;
+                *shard.image.borrow_mut() = Rc::new(LocalImage(change.image));
+                change.reply.answer(Reply::Job(Box::new(())));
+            }
+            shard.changes.borrow_mut().clear();
+            shard.applying.set(false);
+            shard.applied.notify();
+        });
+    }
+
+    /// Resolves when no image is being applied. Once [`Self::close`](Shard) is raised, none will be any more.
+    pub(super) async fn rest_from_applying(&self) {
+        self.applied
+            .until(|| (!self.applying.get()).then_some(()))
+            .await;
     }
 
     async fn apply(&self, change: &Change) {

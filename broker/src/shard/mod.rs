@@ -34,6 +34,7 @@ use message::{Job, Reply, Request};
 use crate::config::{BrokerConfig, Listener};
 use crate::connection::Connections;
 use crate::connection::budget::Budget;
+use crate::connection::signal::{Changed, Signal};
 use crate::controller::image::Image;
 use crate::fetch_session::FetchSessions;
 use crate::metadata::Metadata;
@@ -134,8 +135,14 @@ pub struct Shard {
     cancellable: RefCell<BTreeMap<(usize, u32), AbortHandle>>,
     /// Connections open on this shard.
     pub(crate) connections: Connections,
-    /// Raised when the broker stops.
-    pub(crate) stop: crate::connection::signal::Signal,
+    /// Raised when the broker stops: connections end.
+    pub(crate) stop: Signal,
+    /// Raised when no shard has connections any more: the engine closes, and logs are neither made nor removed.
+    pub(crate) close: Signal,
+    /// Raised when a task that this shard cannot do without has ended.
+    pub(crate) broken: Signal,
+    /// Something that [`apply`] does has ended.
+    pub(crate) applied: Changed,
 }
 
 impl Shard {

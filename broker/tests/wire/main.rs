@@ -9,4 +9,5 @@ mod fetch;
 mod hostile;
 mod pressure;
 mod produce;
+mod stop;
 mod support;

@@ -54,21 +54,32 @@ impl Broker {
 
     /// Kills the process as a crash would, and starts it again.
     pub fn crash_and_restart(&mut self) {
+        self.crash();
+        self.restart();
+    }
+
+    /// Kills the process as a crash would.
+    pub fn crash(&mut self) {
         self.child.kill().expect("kill");
         self.child.wait().expect("wait");
-        (self.child, self.address) = launch(&self.directory, &self.overrides);
     }
 
     /// Asks the process to stop and gives its exit code.
     pub fn terminate(&mut self) -> Option<i32> {
+        self.signal_to_stop();
+        self.wait_for_end()
+    }
+
+    /// Asks the process to stop.
+    pub fn signal_to_stop(&self) {
         let signalled = Command::new("kill")
             .args(["-TERM", &self.child.id().to_string()])
             .status();
         assert!(signalled.expect("kill").success());
-        self.wait_for_end()
     }
 
-    fn wait_for_end(&mut self) -> Option<i32> {
+    /// Waits for the process and gives its exit code.
+    pub fn wait_for_end(&mut self) -> Option<i32> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().expect("wait") {
