@@ -11,6 +11,7 @@ pub mod log;
 mod open;
 pub mod replay;
 pub mod snapshot;
+mod together;
 #[cfg(test)]
 mod tests;
 
