@@ -4,7 +4,7 @@
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -191,6 +191,7 @@ impl Broker {
             metrics: (0..shards)
                 .map(|_| Arc::new(ShardMetrics::default()))
                 .collect(),
+            left_behind: Mutex::default(),
             config: Arc::new(config),
         });
         prepare(engine_config(&common, 0, descriptors))?;

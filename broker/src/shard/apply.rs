@@ -3,8 +3,9 @@
 //! An image counts as applied, and is shown to handlers, once the logs it calls for exist; so whoever was told that a topic was created can
 //! use it on any shard.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use ringlog_engine::log::{TopicId, TopicPartition};
 use ringlog_net::Uuid;
@@ -180,6 +181,10 @@ impl Shard {
                     .position(|directory| directory.directory_id == *id)
             });
         let name = TopicPartition::new(topic.name.as_str(), partition);
+        if self.left_behind().contains(&name) {
+            tracing::error!(log = %name, "the files of a deleted topic of this name are still there; the new partition answers KAFKA_STORAGE_ERROR until the broker starts again, which sets them aside");
+            return;
+        }
         let log_config = config::topic::log_config(&self.config, image, &topic.name);
         match self
             .engine
@@ -195,14 +200,20 @@ impl Shard {
     }
 
     async fn delete_log(&self, topic_id: Uuid, name: &str, partition: i32) {
-        if self.owner_of(topic_id, partition) == self.index
-            && let Err(error) = self
-                .engine
-                .delete_log(&TopicId(topic_id.0), partition)
-                .await
-        {
-            tracing::error!(topic = name, partition, %error, "a deleted topic's log could not be removed; it will be set aside at the next start");
+        if self.owner_of(topic_id, partition) != self.index {
+            return;
         }
+        let id = TopicId(topic_id.0);
+        if let Err(error) = self.engine.delete_log(&id, partition).await {
+            tracing::error!(topic = name, partition, %error, "a deleted topic's log could not be removed; it will be set aside at the next start");
+            self.left_behind()
+                .insert(TopicPartition::new(name, partition));
+        }
+    }
+
+    fn left_behind(&self) -> MutexGuard<'_, BTreeSet<TopicPartition>> {
+        let left_behind = self.common.left_behind.lock();
+        left_behind.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reconfigure(&self, image: &Image, topic_id: Uuid) {

@@ -15,17 +15,17 @@ pub mod settings;
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Deref, Range};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::AbortHandle;
 use ringlog_engine::engine::{Engine, shard_of};
 use ringlog_engine::environment::DirectEnvironment;
-use ringlog_engine::log::TopicId;
+use ringlog_engine::log::{TopicId, TopicPartition};
 use ringlog_net::{ErrorCode, Uuid};
 
 pub use exchange::ShardUnavailable;
@@ -59,7 +59,7 @@ pub struct LogDir {
     pub directory_id: Uuid,
 }
 
-/// What all shards of the process share; immutable but for two flags of the start and stop.
+/// What all shards of the process share; next to nothing of it changes.
 pub struct Common {
     /// The static configuration.
     pub config: Arc<BrokerConfig>,
@@ -79,6 +79,9 @@ pub struct Common {
     pub unclean_start: AtomicBool,
     /// Each shard's counters.
     pub metrics: Vec<Arc<ShardMetrics>>,
+    /// Partitions of deleted topics whose directories could not be removed: the next topic of that name, on whichever shard, must not find their
+    /// files. Looked at only when logs are made and removed.
+    pub left_behind: Mutex<BTreeSet<TopicPartition>>,
 }
 
 /// An image with a count of references of this thread's own, so that shards do not contend for the shared one.

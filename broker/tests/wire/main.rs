@@ -9,5 +9,6 @@ mod fetch;
 mod hostile;
 mod pressure;
 mod produce;
+mod recreate;
 mod stop;
 mod support;
