@@ -4,8 +4,8 @@
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -305,7 +305,9 @@ impl Broker {
 
     fn tell_all(&self, below: Stage, request: fn() -> Request) -> bool {
         let ask = |shard: usize| self.stages[shard] >= below || self.tell(shard, request());
-        (0..self.common.shards).map(ask).fold(true, |all, one| all & one)
+        (0..self.common.shards)
+            .map(ask)
+            .fold(true, |all, one| all & one)
     }
 
     /// Waits until every shard is at least so far; false when no reports come any more.

@@ -11,8 +11,8 @@ pub mod log;
 mod open;
 pub mod replay;
 pub mod snapshot;
-mod together;
 #[cfg(test)]
 mod tests;
+mod together;
 
 pub use self::open::{Metadata, decide};

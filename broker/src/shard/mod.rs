@@ -7,6 +7,7 @@
 pub mod append;
 pub mod apply;
 pub mod exchange;
+pub mod lane;
 pub mod mailbox;
 pub mod message;
 pub mod read;
@@ -19,8 +20,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Deref, Range};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::AbortHandle;
 use ringlog_engine::engine::{Engine, shard_of};
@@ -136,6 +137,7 @@ pub struct Shard {
     producer_ids: RefCell<Range<i64>>,
     reports: tokio::sync::mpsc::UnboundedSender<runtime::Report>,
     cancellable: RefCell<BTreeMap<(usize, u32), AbortHandle>>,
+    lane: lane::Lane,
     /// Connections open on this shard.
     pub(crate) connections: Connections,
     /// Raised when the broker stops: connections end.

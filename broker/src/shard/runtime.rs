@@ -12,7 +12,6 @@ use std::net::TcpListener;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use compio::driver::{DriverType, ProactorBuilder};
@@ -24,8 +23,8 @@ use ringlog_engine::disk::direct::DirectDisk;
 use ringlog_engine::engine::Engine;
 use ringlog_engine::environment::DirectEnvironment;
 
-use super::append::{AppendOrder, settle_all};
 use super::exchange::{Incoming, ReplyTo};
+use super::lane::Lane;
 use super::message::{Reply, Request};
 use super::settings::SettingsCache;
 use super::{Common, Environment, Exchange, LocalImage, Shard};
@@ -276,6 +275,7 @@ fn new_shard(
         producer_ids: RefCell::new(0..0),
         reports,
         cancellable: RefCell::new(BTreeMap::new()),
+        lane: Lane::default(),
         connections: Connections::default(),
         stop: Signal::default(),
         close: Signal::default(),
@@ -302,7 +302,7 @@ fn handle(shard: &Rc<Shard>, from: usize, call: Option<u32>, incoming: Incoming<
     };
     let reply = shard.exchange.reply_to(from, call);
     match request {
-        Request::Append(order) => append(shard, order, reply),
+        Request::Append(order) => shard.append_for(order, reply),
         Request::Job(job) => {
             let work = (job.run)(shard.clone());
             match call.filter(|_| job.cancellable) {
@@ -349,23 +349,6 @@ fn listen(shard: &Rc<Shard>, listener: TcpListener, name: Arc<str>) {
         Ending::WithTheBroker,
         accept_loop(shard.clone(), listener, name),
     );
-}
-
-/// Fixes the order of appends here and now, by polling once, and waits for the medium in a task.
-fn append(shard: &Rc<Shard>, order: AppendOrder, reply: ReplyTo<Request, Reply>) {
-    let shard = shard.clone();
-    // A panic here must not take the mailbox with it: the sender is told that there is no answer.
-    let mut work = Box::pin(contained("append", async move {
-        let started = shard.start_append(order).await;
-        reply.answer(Reply::Appended(settle_all(started).await));
-    }));
-    if work
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()))
-        .is_pending()
-    {
-        spawn("append", work.map(drop));
-    }
 }
 
 fn spawn_cancellable(

@@ -3,6 +3,7 @@
 //! Each test starts a broker of its own on free ports in a directory of its own.
 
 mod admin;
+mod asked;
 mod configs;
 mod durability;
 mod fetch;

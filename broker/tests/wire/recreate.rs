@@ -54,6 +54,9 @@ fn files_that_a_failed_deletion_left_are_not_the_next_topics() {
     broker.restart();
     let mut client = broker.connect();
     let answer = client.produce("t", 0, batch(&[b"new"]));
-    assert_eq!((answer.error_code, answer.base_offset), (ErrorCode::NONE, 0));
+    assert_eq!(
+        (answer.error_code, answer.base_offset),
+        (ErrorCode::NONE, 0)
+    );
     assert_eq!(client.read_all("t", 0), [(0, b"new".to_vec())]);
 }
