@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod connection;
 mod controller;
+mod descriptors;
 mod directories;
 mod fetch_session;
 mod handlers;

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringlog_engine::config::EngineConfig;
 use ringlog_engine::disk::direct::DirectDisk;
 use ringlog_engine::engine::prepare_directories;
@@ -19,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::config::{BrokerConfig, Listener, properties};
+use crate::descriptors::{self, Descriptors};
 use crate::directories::{self, Possession};
 use crate::http;
 use crate::metrics::ShardMetrics;
@@ -59,7 +59,7 @@ pub fn run(config: BrokerConfig) -> Result<(), String> {
             "configuration keys that are not known here were ignored"
         );
     }
-    let descriptors = raise_descriptor_limit();
+    let descriptors = descriptors::raise_limit();
     let possession = directories::take(&config).map_err(|error| error.to_string())?;
     let control = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -177,6 +177,7 @@ impl Broker {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count,
         };
+        let descriptors = Descriptors::share(descriptors, shards);
         let mailboxes = (0..shards)
             .map(|_| Mailbox::new(config.mailbox_slots, shards))
             .collect();
@@ -192,6 +193,7 @@ impl Broker {
                 .map(|_| Arc::new(ShardMetrics::default()))
                 .collect(),
             left_behind: Mutex::default(),
+            connections_max: descriptors.connections,
             config: Arc::new(config),
         });
         prepare(engine_config(&common, 0, descriptors))?;
@@ -349,7 +351,7 @@ fn prepare(config: EngineConfig) -> Result<(), String> {
         .map_err(|_| "preparing the data directories failed; the log says how".to_string())?
 }
 
-fn engine_config(common: &Common, shard: usize, descriptors: u64) -> EngineConfig {
+fn engine_config(common: &Common, shard: usize, descriptors: Descriptors) -> EngineConfig {
     let config = &common.config;
     let shards = common.shards as u64;
     let milliseconds = |name| std::time::Duration::from_millis(config.number(name).max(0) as u64);
@@ -359,8 +361,7 @@ fn engine_config(common: &Common, shard: usize, descriptors: u64) -> EngineConfi
         journal_dir: config.journal_dir.clone(),
         tail_cache_bytes: config.tail_cache_bytes / shards,
         journal_bytes_max: config.journal_bytes_max / shards,
-        // Half of the descriptors are for segments, the rest for connections and everything else.
-        open_files_max: (descriptors / 2 / shards).clamp(64, 65_536) as usize,
+        open_files_max: descriptors.segments_per_shard,
         retention_check_interval: milliseconds("log.retention.check.interval.ms"),
         file_delete_delay: milliseconds("log.segment.delete.delay.ms"),
         producer_id_expiration_ms: config.number("producer.id.expiration.ms"),
@@ -424,19 +425,4 @@ fn bind_patiently(address: SocketAddr) -> std::io::Result<TcpListener> {
             result => return result,
         }
     }
-}
-
-/// Raises the limit of open files to what the system allows: each partition and connection needs some. Gives the limit that holds.
-fn raise_descriptor_limit() -> u64 {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        if soft < hard {
-            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-        } else {
-            Ok(())
-        }
-    });
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files (RLIMIT_NOFILE) could not be raised");
-    }
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft)
 }

@@ -80,6 +80,8 @@ pub struct Common {
     pub unclean_start: AtomicBool,
     /// Each shard's counters.
     pub metrics: Vec<Arc<ShardMetrics>>,
+    /// Most connections that there are descriptors for.
+    pub connections_max: u64,
     /// Partitions of deleted topics whose directories could not be removed: the next topic of that name, on whichever shard, must not find their
     /// files. Looked at only when logs are made and removed.
     pub left_behind: Mutex<BTreeSet<TopicPartition>>,

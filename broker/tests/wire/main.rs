@@ -5,6 +5,7 @@
 mod admin;
 mod asked;
 mod configs;
+mod descriptors;
 mod durability;
 mod fetch;
 mod hostile;
