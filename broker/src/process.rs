@@ -19,7 +19,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::config::{BrokerConfig, Listener, properties};
 use crate::descriptors::{self, Descriptors};
-use crate::directories::{self, Possession};
+use crate::directories::{self, Possession, Unformatted};
 use crate::http;
 use crate::metrics::ShardMetrics;
 use crate::shard::exchange::{Content, Envelope};
@@ -47,6 +47,19 @@ pub fn configure(start: &crate::cli::Start) -> Result<BrokerConfig, String> {
     BrokerConfig::from_pairs(pairs).map_err(|error| error.to_string())
 }
 
+/// Formats the data directories that are not, for a broker that others of them belong to.
+///
+/// # Errors
+/// Words for the user: why they cannot be used.
+pub fn format(config: &BrokerConfig) -> Result<(), String> {
+    let taken =
+        directories::take(config, Unformatted::Format).map_err(|error| error.to_string())?;
+    for directory in &taken.log_dirs {
+        tracing::info!(path = %directory.path.display(), directory_id = %directory.directory_id, cluster_id = taken.cluster_id, "formatted");
+    }
+    Ok(())
+}
+
 /// Runs a broker until it is told to stop.
 ///
 /// # Errors
@@ -60,7 +73,8 @@ pub fn run(config: BrokerConfig) -> Result<(), String> {
         );
     }
     let descriptors = descriptors::raise_limit();
-    let possession = directories::take(&config).map_err(|error| error.to_string())?;
+    let possession =
+        directories::take(&config, Unformatted::Refuse).map_err(|error| error.to_string())?;
     let control = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

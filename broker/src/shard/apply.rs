@@ -170,17 +170,23 @@ impl Shard {
         if !state.replicas.contains(&self.node_id()) {
             return;
         }
-        let directory = state
+        let name = TopicPartition::new(topic.name.as_str(), partition);
+        let assigned = state
             .replicas
             .iter()
             .position(|replica| *replica == self.node_id())
             .and_then(|at| state.directories.get(at))
-            .and_then(|id| {
-                self.log_dirs()
-                    .iter()
-                    .position(|directory| directory.directory_id == *id)
-            });
-        let name = TopicPartition::new(topic.name.as_str(), partition);
+            .filter(|id| !is_reserved(id));
+        let directory = assigned.and_then(|id| {
+            self.log_dirs()
+                .iter()
+                .position(|directory| directory.directory_id == *id)
+        });
+        if let (Some(id), None, None) = (assigned, directory, self.log(topic_id, partition)) {
+            // An empty log in another directory would stand for records that were acknowledged.
+            tracing::error!(log = %name, directory_id = %id, "the partition is kept in a data directory that log.dirs does not name; it answers KAFKA_STORAGE_ERROR until that directory is back");
+            return;
+        }
         if self.left_behind().contains(&name) {
             tracing::error!(log = %name, "the files of a deleted topic of this name are still there; the new partition answers KAFKA_STORAGE_ERROR until the broker starts again, which sets them aside");
             return;
@@ -237,4 +243,9 @@ impl Shard {
             log.set_leader_epoch(epoch);
         }
     }
+}
+
+/// Ids below 100 name no directory but say why there is none (KIP-858): not assigned, lost, migrating.
+fn is_reserved(id: &Uuid) -> bool {
+    u128::from_be_bytes(id.0) < 100
 }

@@ -6,6 +6,7 @@ mod admin;
 mod asked;
 mod configs;
 mod descriptors;
+mod directories;
 mod durability;
 mod fetch;
 mod hostile;

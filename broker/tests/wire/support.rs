@@ -101,6 +101,19 @@ impl Broker {
         panic!("the broker did not end");
     }
 
+    /// Starts again with another configuration.
+    pub fn restart_with(&mut self, overrides: &[&str]) {
+        self.overrides = overrides.iter().map(ToString::to_string).collect();
+        self.restart();
+    }
+
+    /// Starts again with another configuration, after something was done with the command that starts it.
+    pub fn restart_after(&mut self, overrides: &[&str], first: impl FnOnce(&mut Command)) {
+        self.overrides = overrides.iter().map(ToString::to_string).collect();
+        first(&mut self.rival());
+        self.restart();
+    }
+
     /// Starts again after [`Self::terminate`].
     pub fn restart(&mut self) {
         (self.child, self.address) = launch(&self.directory, &self.overrides, self.descriptors);
