@@ -2,7 +2,10 @@
 
 use std::process::Stdio;
 
-use ringlog_net::ErrorCode;
+use ringlog_net::messages::api_versions::ApiVersionsRequest;
+use ringlog_net::messages::describe_log_dirs::DescribeLogDirsRequest;
+use ringlog_net::request::{Request, Response};
+use ringlog_net::{ErrorCode, Str};
 
 use crate::support::{Broker, batch};
 
@@ -87,4 +90,39 @@ fn the_order_of_directories_may_change_after_a_snapshot_of_the_metadata() {
     for name in ["t", "u", "v"] {
         assert_eq!(client.read_all(name, 0), [(0, name.as_bytes().to_vec())]);
     }
+}
+
+#[test]
+fn what_tools_are_told_of_directories_and_versions_is_what_kafka_tells() {
+    let broker = Broker::start(&[]);
+    let mut client = broker.connect();
+    client.create_topic("t", 1, &[]);
+    let Response::DescribeLogDirs(response) = client.call(
+        Request::DescribeLogDirs(Box::new(DescribeLogDirsRequest {
+            topics: None,
+            ..Default::default()
+        })),
+        4,
+    ) else {
+        panic!("another response")
+    };
+    let only = &response.results[0];
+    assert_eq!(only.error_code, ErrorCode::NONE);
+    let topics: Vec<_> = only
+        .topics
+        .iter()
+        .map(|topic| topic.name.as_str())
+        .collect();
+    assert_eq!(topics, ["t"], "the metadata log is not told of");
+    let named = ApiVersionsRequest {
+        client_software_name: Str::from_static("test"),
+        client_software_version: Str::from_static("1"),
+        ..Default::default()
+    };
+    let Response::ApiVersions(versions) = client.call(Request::ApiVersions(Box::new(named)), 3)
+    else {
+        panic!("another response")
+    };
+    let feature = &versions.supported_features[0];
+    assert_eq!((feature.min_version, feature.max_version), (7, 30));
 }
