@@ -18,13 +18,15 @@ pub struct Cli {
 pub enum Command {
     /// Run a broker until SIGTERM or SIGINT.
     Start(Start),
+    /// Format the data directories of a configuration that are new beside formatted ones. A broker whose directories are all new does that by itself.
+    Format(Start),
     /// Print every configuration key as a Markdown table.
     Config,
     /// Print every metric that /metrics gives as a Markdown table.
     Metrics,
 }
 
-/// Arguments of `start`.
+/// Arguments of `start` and `format`.
 #[derive(Debug, Args)]
 pub struct Start {
     /// A file of Kafka's server.properties form.

@@ -33,6 +33,16 @@ pub enum DirectoryError {
         /// What was expected.
         expected: String,
     },
+    /// It is empty although others are not: perhaps its disk is not mounted.
+    #[error(
+        "{missing} has no meta.properties, but {formatted} has: if a disk is not mounted there, mount it; if the directory is new in log.dirs, run `ringlog format` once with the same configuration, and start again"
+    )]
+    Unformatted {
+        /// The directory.
+        missing: PathBuf,
+        /// One that is formatted.
+        formatted: PathBuf,
+    },
     /// The file cannot be understood.
     #[error("{path}: {reason}")]
     Unreadable {
@@ -62,19 +72,49 @@ pub struct Possession {
     _locks: Vec<Flock<File>>,
 }
 
-/// Locks and, where they are new, formats the data directories.
+/// What to do with a directory that is not formatted, when others are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unformatted {
+    /// Refuse, as Kafka does: the records on a disk that is not mounted must not be forgotten.
+    Refuse,
+    /// Format it, as `kafka-storage format --ignore-formatted` does: somebody said that it is new.
+    Format,
+}
+
+/// Locks the data directories, and formats them when all are new.
 ///
 /// # Errors
 /// [`DirectoryError`]; nothing was changed in a directory that is not ours.
-pub fn take(config: &BrokerConfig) -> Result<Possession, DirectoryError> {
+pub fn take(config: &BrokerConfig, unformatted: Unformatted) -> Result<Possession, DirectoryError> {
     let mut locks = Vec::new();
+    let mut locked = Vec::new();
     for directory in config.log_dirs.iter().chain(&config.journal_dir) {
         fs::create_dir_all(directory).map_err(failed("make the directory", directory))?;
+        let resolved = directory
+            .canonicalize()
+            .map_err(failed("resolve", directory))?;
+        // The journal may live in a data directory.
+        if Some(directory) == config.journal_dir.as_ref() && locked.contains(&resolved) {
+            continue;
+        }
         locks.push(lock(directory)?);
+        locked.push(resolved);
     }
     let mut known = Vec::new();
     for directory in &config.log_dirs {
         known.push(read_meta(directory, config.node_id)?);
+    }
+    let of = |formatted: bool| {
+        let mut pairs = config.log_dirs.iter().zip(&known);
+        pairs.find(|(_, meta)| meta.is_some() == formatted)
+    };
+    if let (Unformatted::Refuse, Some((missing, _)), Some((formatted, _))) =
+        (unformatted, of(false), of(true))
+    {
+        return Err(DirectoryError::Unformatted {
+            missing: missing.clone(),
+            formatted: formatted.clone(),
+        });
     }
     let configured = Some(config.get("cluster.id").to_string()).filter(|id| !id.is_empty());
     let first_known = known
@@ -240,23 +280,56 @@ mod tests {
     #[test]
     fn formatted_once_and_guarded() {
         let directory = tempfile::tempdir().unwrap();
-        let first = take(&config(directory.path(), "1")).unwrap();
+        let first = take(&config(directory.path(), "1"), Unformatted::Refuse).unwrap();
         assert!(matches!(
-            take(&config(directory.path(), "1")),
+            take(&config(directory.path(), "1"), Unformatted::Refuse),
             Err(DirectoryError::InUse(_))
         ));
         let (cluster_id, log_dirs) = (first.cluster_id.clone(), first.log_dirs.clone());
         drop(first);
-        let again = take(&config(directory.path(), "1")).unwrap();
+        let again = take(&config(directory.path(), "1"), Unformatted::Refuse).unwrap();
         assert_eq!(
             (&again.cluster_id, &again.log_dirs),
             (&cluster_id, &log_dirs)
         );
         drop(again);
-        let foreign = take(&config(directory.path(), "2"));
+        let foreign = take(&config(directory.path(), "2"), Unformatted::Refuse);
         assert!(matches!(
             foreign,
             Err(DirectoryError::Foreign { key: "node.id", .. })
         ));
+    }
+
+    #[test]
+    fn a_new_directory_beside_formatted_ones_wants_to_be_told_of() {
+        let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let first = take(&config(old.path(), "1"), Unformatted::Refuse).unwrap();
+        let cluster_id = first.cluster_id.clone();
+        drop(first);
+        for order in [[&new, &old], [&old, &new]] {
+            let both = order.map(|directory| directory.path().to_str().unwrap());
+            let both = config(Path::new(&both.join(",")), "1");
+            let refused = take(&both, Unformatted::Refuse);
+            assert!(matches!(refused, Err(DirectoryError::Unformatted { .. })));
+            assert!(!new.path().join(META).exists());
+        }
+        let both = [&old, &new].map(|directory| directory.path().to_str().unwrap());
+        let both = config(Path::new(&both.join(",")), "1");
+        assert_eq!(
+            take(&both, Unformatted::Format).unwrap().cluster_id,
+            cluster_id
+        );
+        let again = take(&both, Unformatted::Refuse).unwrap();
+        assert_eq!(again.log_dirs.len(), 2);
+    }
+
+    #[test]
+    fn the_journal_may_live_in_a_data_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_str().unwrap();
+        let pairs = [("log.dirs", path), ("journal.dir", path)];
+        let pairs = pairs.map(|(k, v)| (k.to_string(), v.to_string()));
+        let config = BrokerConfig::from_pairs(pairs).unwrap();
+        assert!(take(&config, Unformatted::Refuse).is_ok());
     }
 }

@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod connection;
 mod controller;
+mod descriptors;
 mod directories;
 mod fetch_session;
 mod handlers;
@@ -33,15 +34,23 @@ fn main() -> ExitCode {
             print!("{}", metrics::ShardMetrics::markdown());
             ExitCode::SUCCESS
         }
+        Command::Format(start) => {
+            start_logging(start.log_format);
+            told(process::configure(&start).and_then(|config| process::format(&config)))
+        }
         Command::Start(start) => {
             start_logging(start.log_format);
-            match process::configure(&start).and_then(process::run) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(reason) => {
-                    tracing::error!("{reason}");
-                    ExitCode::FAILURE
-                }
-            }
+            told(process::configure(&start).and_then(process::run))
+        }
+    }
+}
+
+fn told(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            tracing::error!("{reason}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -4,12 +4,11 @@
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringlog_engine::config::EngineConfig;
 use ringlog_engine::disk::direct::DirectDisk;
 use ringlog_engine::engine::prepare_directories;
@@ -19,7 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::config::{BrokerConfig, Listener, properties};
-use crate::directories::{self, Possession};
+use crate::descriptors::{self, Descriptors};
+use crate::directories::{self, Possession, Unformatted};
 use crate::http;
 use crate::metrics::ShardMetrics;
 use crate::shard::exchange::{Content, Envelope};
@@ -47,6 +47,19 @@ pub fn configure(start: &crate::cli::Start) -> Result<BrokerConfig, String> {
     BrokerConfig::from_pairs(pairs).map_err(|error| error.to_string())
 }
 
+/// Formats the data directories that are not, for a broker that others of them belong to.
+///
+/// # Errors
+/// Words for the user: why they cannot be used.
+pub fn format(config: &BrokerConfig) -> Result<(), String> {
+    let taken =
+        directories::take(config, Unformatted::Format).map_err(|error| error.to_string())?;
+    for directory in &taken.log_dirs {
+        tracing::info!(path = %directory.path.display(), directory_id = %directory.directory_id, cluster_id = taken.cluster_id, "formatted");
+    }
+    Ok(())
+}
+
 /// Runs a broker until it is told to stop.
 ///
 /// # Errors
@@ -59,8 +72,9 @@ pub fn run(config: BrokerConfig) -> Result<(), String> {
             "configuration keys that are not known here were ignored"
         );
     }
-    let descriptors = raise_descriptor_limit();
-    let possession = directories::take(&config).map_err(|error| error.to_string())?;
+    let descriptors = descriptors::raise_limit();
+    let possession =
+        directories::take(&config, Unformatted::Refuse).map_err(|error| error.to_string())?;
     let control = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -130,7 +144,7 @@ async fn run_on_control(
     match failed {
         Some(reason) => Err(reason),
         None if clean => Ok(()),
-        None => Err("not every shard stopped cleanly; the next start will recover".into()),
+        None => Err("not every shard stopped cleanly (see above); what was acknowledged is safe, and the next start reads it back from the journal".into()),
     }
 }
 
@@ -144,12 +158,26 @@ fn announce(listeners: &str, began: Instant) {
     tracing::info!(listeners, milliseconds, "ready");
 }
 
+/// How far a shard is with stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Running,
+    Quiet,
+    Ended,
+}
+
+/// The longest that connections may take to end; each shard cuts them off long before. Closing the engines has no limit: what they write is as much as there is.
+const QUIET_PATIENCE: Duration = Duration::from_secs(60);
+/// The longest wait for room in a shard's mailbox.
+const MAILBOX_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The shards as the control thread sees them.
 struct Broker {
     common: Arc<Common>,
     threads: Vec<JoinHandle<()>>,
     reports: UnboundedReceiver<Report>,
-    stopped: usize,
+    stages: Vec<Stage>,
+    clean: bool,
 }
 
 impl Broker {
@@ -163,6 +191,7 @@ impl Broker {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count,
         };
+        let descriptors = Descriptors::share(descriptors, shards);
         let mailboxes = (0..shards)
             .map(|_| Mailbox::new(config.mailbox_slots, shards))
             .collect();
@@ -177,6 +206,8 @@ impl Broker {
             metrics: (0..shards)
                 .map(|_| Arc::new(ShardMetrics::default()))
                 .collect(),
+            left_behind: Mutex::default(),
+            connections_max: descriptors.connections,
             config: Arc::new(config),
         });
         prepare(engine_config(&common, 0, descriptors))?;
@@ -197,11 +228,13 @@ impl Broker {
             common,
             threads,
             reports,
-            stopped: 0,
+            stages: vec![Stage::Running; shards],
+            clean: true,
         })
     }
 
-    fn tell(&self, shard: usize, request: Request) {
+    /// Puts a request into a shard's mailbox; whether it is there. One that stays full belongs to a shard that does not run any more.
+    fn tell(&self, shard: usize, request: Request) -> bool {
         let mut envelope = Envelope {
             from: shard,
             content: Content::Request {
@@ -209,10 +242,16 @@ impl Broker {
                 request,
             },
         };
+        let began = Instant::now();
         while let Err(back) = self.common.mailboxes[shard].push(envelope) {
+            if began.elapsed() > MAILBOX_PATIENCE {
+                tracing::error!(shard, "a shard takes no messages any more");
+                return false;
+            }
             envelope = back;
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_micros(100));
         }
+        true
     }
 
     /// Waits until every engine is open and the first image is applied everywhere.
@@ -230,11 +269,7 @@ impl Broker {
                     }
                 }
                 Report::Ready => return Ok(()),
-                Report::Failed(reason) => {
-                    self.stopped += 1;
-                    return Err(reason);
-                }
-                Report::Stopped => return Err("a shard stopped by itself".into()),
+                other => return Err(self.note(other)),
             }
         }
         Err("all shards have ended".into())
@@ -243,37 +278,71 @@ impl Broker {
     /// Resolves when a shard cannot go on.
     async fn failure(&mut self) -> String {
         match self.reports.recv().await {
-            Some(Report::Failed(reason)) => {
-                self.stopped += 1;
-                reason
-            }
-            Some(report) => format!("a shard reported {report:?} out of turn"),
+            Some(report) => self.note(report),
             None => "all shards have ended".into(),
         }
     }
 
-    /// Stops the shards and waits for them; whether all stopped cleanly.
-    async fn stop(mut self) -> bool {
-        for shard in 0..self.common.shards {
-            self.tell(shard, Request::Stop);
-        }
-        let mut clean = self.stopped == 0;
-        while self.stopped < self.common.shards {
-            match self.reports.recv().await {
-                Some(Report::Stopped) => self.stopped += 1,
-                Some(Report::Failed(reason)) => {
-                    tracing::error!(reason, "a shard did not stop cleanly");
-                    self.stopped += 1;
-                    clean = false;
-                }
-                Some(Report::Opened { .. } | Report::Ready) => {}
-                None => return false,
+    /// Takes a report in that says how far a stop is; gives it in words.
+    fn note(&mut self, report: Report) -> String {
+        match report {
+            Report::Failed(reason) => reason,
+            Report::Quiet { shard } => {
+                self.stages[shard] = self.stages[shard].max(Stage::Quiet);
+                format!("shard {shard} has ended its connections by itself")
             }
+            Report::Ended { shard, result } => {
+                self.stages[shard] = Stage::Ended;
+                self.clean &= result.is_ok();
+                result
+                    .err()
+                    .unwrap_or_else(|| format!("shard {shard} stopped by itself"))
+            }
+            Report::Opened { .. } | Report::Ready => "a shard has started".into(),
+        }
+    }
+
+    /// Stops the shards in two halves and waits for them; whether all stopped cleanly.
+    ///
+    /// Connections end on all of them before the first engine closes: until then any shard may be asked by any other.
+    async fn stop(mut self) -> bool {
+        let mut told = self.tell_all(Stage::Quiet, || Request::Stop);
+        let quiet = tokio::time::timeout(QUIET_PATIENCE, self.reach(Stage::Quiet)).await;
+        told &= quiet == Ok(true) && self.tell_all(Stage::Ended, || Request::Close);
+        if !(told && self.reach(Stage::Ended).await) {
+            tracing::error!("a shard does not answer any more; the process ends without it");
+            return false;
         }
         for thread in self.threads {
-            clean &= thread.join().is_ok();
+            self.clean &= thread.join().is_ok();
         }
-        clean
+        self.clean
+    }
+
+    fn tell_all(&self, below: Stage, request: fn() -> Request) -> bool {
+        let ask = |shard: usize| self.stages[shard] >= below || self.tell(shard, request());
+        (0..self.common.shards)
+            .map(ask)
+            .fold(true, |all, one| all & one)
+    }
+
+    /// Waits until every shard is at least so far; false when no reports come any more.
+    async fn reach(&mut self, stage: Stage) -> bool {
+        while self.stages.iter().any(|at| *at < stage) {
+            let Some(report) = self.reports.recv().await else {
+                return false;
+            };
+            let failed = match &report {
+                Report::Failed(_) => true,
+                Report::Ended { result, .. } => result.is_err(),
+                _ => false,
+            };
+            let words = self.note(report);
+            if failed {
+                tracing::error!("{words}");
+            }
+        }
+        true
     }
 }
 
@@ -296,7 +365,7 @@ fn prepare(config: EngineConfig) -> Result<(), String> {
         .map_err(|_| "preparing the data directories failed; the log says how".to_string())?
 }
 
-fn engine_config(common: &Common, shard: usize, descriptors: u64) -> EngineConfig {
+fn engine_config(common: &Common, shard: usize, descriptors: Descriptors) -> EngineConfig {
     let config = &common.config;
     let shards = common.shards as u64;
     let milliseconds = |name| std::time::Duration::from_millis(config.number(name).max(0) as u64);
@@ -306,8 +375,7 @@ fn engine_config(common: &Common, shard: usize, descriptors: u64) -> EngineConfi
         journal_dir: config.journal_dir.clone(),
         tail_cache_bytes: config.tail_cache_bytes / shards,
         journal_bytes_max: config.journal_bytes_max / shards,
-        // Half of the descriptors are for segments, the rest for connections and everything else.
-        open_files_max: (descriptors / 2 / shards).clamp(64, 65_536) as usize,
+        open_files_max: descriptors.segments_per_shard,
         retention_check_interval: milliseconds("log.retention.check.interval.ms"),
         file_delete_delay: milliseconds("log.segment.delete.delay.ms"),
         producer_id_expiration_ms: config.number("producer.id.expiration.ms"),
@@ -371,19 +439,4 @@ fn bind_patiently(address: SocketAddr) -> std::io::Result<TcpListener> {
             result => return result,
         }
     }
-}
-
-/// Raises the limit of open files to what the system allows: each partition and connection needs some. Gives the limit that holds.
-fn raise_descriptor_limit() -> u64 {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        if soft < hard {
-            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-        } else {
-            Ok(())
-        }
-    });
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files (RLIMIT_NOFILE) could not be raised");
-    }
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft)
 }

@@ -11,8 +11,6 @@ use super::topic_keys::{CLEANUP, COMPRESSION, TIMESTAMP_TYPE};
 pub enum Update {
     /// Only at the next start.
     ReadOnly,
-    /// At once, for one broker.
-    PerBroker,
     /// At once, for one broker or as the default of all.
     ClusterWide,
 }
@@ -57,7 +55,7 @@ pub struct Key {
 }
 
 use Importance::{High, Low, Medium};
-use Update::{ClusterWide, PerBroker, ReadOnly};
+use Update::{ClusterWide, ReadOnly};
 
 const fn key(
     name: &'static str,
@@ -158,7 +156,7 @@ pub const BROKER: &[Key] = &[
     // Connections and requests.
     key("connections.max.idle.ms", LONG_M1, "600000", ReadOnly, Medium, "A connection without a request for this long is closed; -1: never."),
     key("fetch.max.bytes", Kind::Int { min: 1024, max: MAX, }, "57671680", ReadOnly, Medium, "Most bytes that one fetch is answered with, beyond its first batch."),
-    key("max.connections", INT_1, "2147483647", PerBroker, Medium, "Most client connections; more are closed at once."),
+    key("max.connections", INT_1, "2147483647", ClusterWide, Medium, "Most client connections; more are closed at once. Never more than the limit of open files leaves beside the segments."),
     key("max.incremental.fetch.session.cache.slots", INT_0, "1000", ReadOnly, Medium, "Most fetch sessions (KIP-227) kept; more are served without a session."),
     key("max.in.flight.requests.per.connection", INT_1, "64", ReadOnly, Low, "Most requests of one connection in work; further ones stay in the socket."),
     key("max.request.partition.size.limit", INT_1, "2000", ReadOnly, Medium, "Most partitions in one answer of DescribeTopicPartitions."),

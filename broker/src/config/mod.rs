@@ -8,6 +8,7 @@ pub mod kind;
 pub mod listener;
 pub mod properties;
 pub mod reference;
+mod security;
 pub mod topic;
 pub mod topic_keys;
 
@@ -99,7 +100,15 @@ impl BrokerConfig {
     ) -> Result<Self, ConfigError> {
         let mut set = BTreeMap::new();
         let mut unknown = Vec::new();
+        let mut protection = BTreeMap::new();
         for (name, value) in pairs {
+            if security::concerns(&name) {
+                match value.trim() {
+                    "" => protection.remove(&name),
+                    value => protection.insert(name, value.to_string()),
+                };
+                continue;
+            }
             let Some(key) = keys::broker(&name) else {
                 if !unknown.contains(&name) {
                     unknown.push(name);
@@ -120,7 +129,9 @@ impl BrokerConfig {
             set.insert(name, value.to_string());
         }
         let derived = derive(&set);
-        Self::typed(set, derived, unknown)
+        let config = Self::typed(set, derived, unknown)?;
+        security::check(&protection, &config.listeners)?;
+        Ok(config)
     }
 
     fn typed(

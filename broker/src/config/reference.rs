@@ -13,7 +13,6 @@ pub fn markdown() -> String {
     for key in BROKER {
         let change = match key.update {
             Update::ReadOnly => "restart",
-            Update::PerBroker => "per broker",
             Update::ClusterWide => "cluster",
         };
         let (name, kind) = (key.name, key.kind.name());

@@ -187,13 +187,15 @@ fn produce_rules(config: &BrokerConfig, image: &Image, topic: &str) -> ProduceRu
     ProduceRules {
         max_message_bytes: number("max.message.bytes").max(0) as usize,
         compacted: split_list(&text("cleanup.policy")).any(|item| item == "compact"),
-        timestamp_type: match text("message.timestamp.type").as_str() {
+        timestamp_type: match text("message.timestamp.type").trim() {
             "LogAppendTime" => TimestampType::LogAppendTime,
             _ => TimestampType::CreateTime,
         },
         timestamp_before_max_ms: number("message.timestamp.before.max.ms"),
         timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
-        check_compressed: text("verify.compressed.records").eq_ignore_ascii_case("true"),
+        check_compressed: text("verify.compressed.records")
+            .trim()
+            .eq_ignore_ascii_case("true"),
         decompressed_bytes_max: config.decompressed_bytes_max,
         ..ProduceRules::default()
     }

@@ -63,7 +63,9 @@ fn hand_over(shard: &Rc<Shard>, stream: TcpStream, peer: SocketAddr, name: &Arc<
     let total: u64 = (0..shard.shards).map(|index| load(&index)).sum();
     if total >= connections_max(shard) {
         shard.metrics.connections_refused.add(1);
-        tracing::warn!(%peer, "refused a connection: max.connections are open");
+        if shard.connections.may_complain() {
+            tracing::warn!(%peer, open = total, "refused a connection: as many are open as max.connections and the limit of open files (RLIMIT_NOFILE) allow");
+        }
         return;
     }
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
@@ -83,11 +85,12 @@ fn hand_over(shard: &Rc<Shard>, stream: TcpStream, peer: SocketAddr, name: &Arc<
     shard.exchange.post(target, Request::Connection(accepted));
 }
 
-/// `max.connections`, which may change while the broker runs.
+/// `max.connections`, which may change while the broker runs, as far as there are descriptors.
 fn connections_max(shard: &Shard) -> u64 {
     let look =
         |image: &Image| broker_effective("max.connections", &shard.config, image, shard.node_id());
-    shard.with_image(look).value.parse().unwrap_or(u64::MAX)
+    let configured = shard.with_image(look).value.parse().unwrap_or(u64::MAX);
+    configured.min(shard.common.connections_max)
 }
 
 /// Applies `socket.send.buffer.bytes` and `socket.receive.buffer.bytes`; a refusal costs speed only.

@@ -23,6 +23,8 @@ const STALLED_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::f
 const UNTAKEN_PART: u32 = 3;
 /// Bytes a second that earn a frame more time when nobody waits for its memory.
 const FRAME_BYTES_PER_SECOND: usize = 16 << 10;
+/// A connection whose socket was cut ends within this time.
+const CUT_ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// Bounds of the time between sweeps.
 const SWEEP_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// Lines about closed connections that a shard may log in a second.
@@ -99,14 +101,20 @@ impl Connections {
         count < COMPLAINTS_PER_SECOND
     }
 
-    /// Lets every connection answer what it has begun, reading nothing more; those that take longer than `patience` are cut.
+    /// Lets every connection answer what it has begun, reading nothing more; those that take longer than `patience` are cut, and get a second to
+    /// notice.
     pub async fn stop(&self, patience: Duration) {
-        self.shut_all(Shutdown::Read);
-        let ended = self
-            .ended
-            .until(|| self.open.borrow().is_empty().then_some(()));
-        if compio::time::timeout(patience, ended).await.is_err() {
-            self.shut_all(Shutdown::Both);
+        for (how, patience) in [
+            (Shutdown::Read, patience),
+            (Shutdown::Both, CUT_ENDS_WITHIN),
+        ] {
+            self.shut_all(how);
+            let ended = self
+                .ended
+                .until(|| self.open.borrow().is_empty().then_some(()));
+            if compio::time::timeout(patience, ended).await.is_ok() {
+                return;
+            }
         }
     }
 

@@ -20,6 +20,11 @@ impl Signal {
         self.changed.notify();
     }
 
+    /// Whether it was raised.
+    pub fn is_raised(&self) -> bool {
+        self.raised.get()
+    }
+
     /// Resolves once it is raised.
     pub async fn wait(&self) {
         self.changed.until(|| self.raised.get().then_some(())).await;
@@ -65,8 +70,9 @@ mod tests {
     #[test]
     fn a_signal_stays_raised() {
         let signal = Signal::default();
-        assert!(signal.wait().now_or_never().is_none());
+        assert!(signal.wait().now_or_never().is_none() && !signal.is_raised());
         signal.raise();
+        assert!(signal.is_raised());
         assert!(signal.wait().now_or_never().is_some());
         assert!(signal.wait().now_or_never().is_some());
     }

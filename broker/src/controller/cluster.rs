@@ -15,7 +15,7 @@ use super::{Controller, Decision, Refusal};
 /// The level of `metadata.version` that the records written here belong to: Kafka 4.3's (4.3-IV0).
 pub const METADATA_VERSION: i16 = 30;
 /// The oldest level that Kafka 4 still reads (3.3-IV3).
-const METADATA_VERSION_MIN: i16 = 7;
+pub const METADATA_VERSION_MIN: i16 = 7;
 /// Name of the feature.
 const METADATA_VERSION_FEATURE: &str = "metadata.version";
 /// Feature levels that a new cluster starts with. Features that no API here stands behind stay out: clients act on them.

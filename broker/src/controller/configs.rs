@@ -174,7 +174,7 @@ impl Controller {
                 );
                 return Err(Refusal::new(ErrorCode::INVALID_REQUEST, reason));
             }
-            self.change(&target, name, change, &mut after)?;
+            self.change(&target, change, &mut after)?;
         }
         if let Target::Topic = target {
             check_topic_overrides(&after)?;
@@ -223,13 +223,12 @@ impl Controller {
     fn change(
         &self,
         target: &Target,
-        resource: &Str,
         change: &Change<'_>,
         after: &mut Overrides,
     ) -> Result<(), Refusal> {
         let kind = match target {
             Target::Topic => topic_kind(change.name)?,
-            Target::Broker => broker_kind(change.name, resource.is_empty(), change.operation)?,
+            Target::Broker => broker_kind(change.name, change.operation)?,
         };
         let refuse = |code, reason: &str| {
             Err(Refusal::new(
@@ -243,7 +242,8 @@ impl Controller {
                 return Ok(());
             }
             (_, None) => return refuse(ErrorCode::INVALID_REQUEST, "a value is missing"),
-            (_, Some(value)) => value,
+            // As Kafka: blanks around a value are none of it.
+            (_, Some(value)) => value.trim(),
         };
         if change.operation == Operation::Set {
             if let Target::Broker = target {
@@ -342,7 +342,7 @@ fn topic_kind(name: &str) -> Result<Kind, Refusal> {
     })
 }
 
-fn broker_kind(name: &str, for_all: bool, operation: Operation) -> Result<Kind, Refusal> {
+fn broker_kind(name: &str, operation: Operation) -> Result<Kind, Refusal> {
     let refuse = |code, reason: String| Err(Refusal::new(code, reason));
     let shown = printable(name);
     let Some(key) = keys::broker(name) else {
@@ -362,13 +362,7 @@ fn broker_kind(name: &str, for_all: bool, operation: Operation) -> Result<Kind, 
                 "configuration key `{shown}` cannot change while the broker runs; set it in its file and start again"
             ),
         ),
-        Update::PerBroker if for_all => refuse(
-            ErrorCode::INVALID_REQUEST,
-            format!(
-                "configuration key `{shown}` can be set for one broker only, not as the default of all"
-            ),
-        ),
-        Update::PerBroker | Update::ClusterWide => Ok(key.kind),
+        Update::ClusterWide => Ok(key.kind),
     }
 }
 

@@ -102,7 +102,7 @@ pub(super) fn partition_record(
     };
     let directories = replicas
         .iter()
-        .map(|&broker| directory(image, broker))
+        .map(|&broker| directory(image, broker, topic_id, partition_id))
         .collect();
     Ok(PartitionRecord {
         partition_id,
@@ -118,13 +118,18 @@ pub(super) fn partition_record(
     })
 }
 
-/// Where a broker will keep the replica: known beforehand when it has but one data directory (KIP-858).
-fn directory(image: &Image, broker: i32) -> Uuid {
-    match image
+/// Where a broker keeps the replica, for good (KIP-858): partitions go round its data directories, from one that follows from the topic's id.
+/// A broker that has told of no directories chooses by itself.
+fn directory(image: &Image, broker: i32, topic_id: Uuid, partition: i32) -> Uuid {
+    let directories = image
         .broker(broker)
         .map(|broker| broker.directories.as_slice())
-    {
-        Some([only]) => *only,
-        _ => Uuid::ZERO,
-    }
+        .unwrap_or_default();
+    let start = topic_id
+        .0
+        .iter()
+        .map(|byte| usize::from(*byte))
+        .sum::<usize>();
+    let turn = (start + partition.max(0) as usize) % directories.len().max(1);
+    directories.get(turn).copied().unwrap_or(Uuid::ZERO)
 }

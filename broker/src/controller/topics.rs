@@ -437,7 +437,7 @@ fn overrides(topic: &CreatableTopic) -> Result<Overrides, Refusal> {
             ));
         }
         match &config.value {
-            Some(value) => overrides.insert(config.name.to_string(), value.to_string()),
+            Some(value) => overrides.insert(config.name.to_string(), value.trim().to_string()),
             None => {
                 return refuse(format!(
                     "configuration key `{}` has no value",

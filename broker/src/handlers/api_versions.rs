@@ -11,7 +11,7 @@ use ringlog_net::messages::api_versions::{
 use ringlog_net::request::Response;
 
 use super::{RequestContext, SERVED};
-use crate::controller::METADATA_VERSION;
+use crate::controller::{METADATA_VERSION, METADATA_VERSION_MIN};
 
 /// Answers with the table of what is served.
 pub async fn handle(context: &RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
@@ -26,7 +26,7 @@ pub async fn handle(context: &RequestContext, request: ApiVersionsRequest) -> Ap
     let image = context.shard.local_image();
     let supported = SupportedFeatureKey {
         name: "metadata.version".into(),
-        min_version: METADATA_VERSION,
+        min_version: METADATA_VERSION_MIN,
         max_version: METADATA_VERSION,
     };
     let finalized = image

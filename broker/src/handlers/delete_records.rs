@@ -9,6 +9,7 @@ use ringlog_net::messages::delete_records::{
 use ringlog_net::{ErrorCode, Uuid};
 
 use super::RequestContext;
+use super::asked::Asked;
 use super::partition::topic_of;
 use crate::authorizer::{Operation, ResourceType};
 use crate::config;
@@ -26,6 +27,7 @@ pub async fn handle(
     let image = context.shard.local_image();
     let mut response = DeleteRecordsResponse::default();
     let mut items = Vec::new();
+    let mut each = Asked::new(&context.shard.config);
     for (topic_at, asked) in request.topics.into_iter().enumerate() {
         let topic = topic_of(&image, &asked.name, Uuid::ZERO).and_then(|topic| {
             if !context.authorize(Operation::Delete, ResourceType::Topic, &topic.name) {
@@ -46,10 +48,10 @@ pub async fn handle(
         for (at, partition) in asked.partitions.into_iter().enumerate() {
             let index = partition.partition_index;
             let located = topic.and_then(|topic| {
-                context
-                    .shard
-                    .locate(topic, index)
-                    .map_err(|unlocated| unlocated.error)
+                let located = context.shard.locate(topic, index);
+                let located = located.map_err(|unlocated| unlocated.error)?;
+                each.admit(topic.id, index)?;
+                Ok(located)
             });
             let mut answer = refused(index, ErrorCode::KAFKA_STORAGE_ERROR);
             match located {
@@ -103,7 +105,7 @@ async fn delete(
 ) -> Result<i64, ErrorCode> {
     let log = shard
         .log(topic_id, partition)
-        .ok_or(ErrorCode::KAFKA_STORAGE_ERROR)?;
+        .ok_or_else(|| shard.missing_log())?;
     let offset = if offset == UP_TO_HIGH_WATERMARK {
         log.high_watermark()
     } else {

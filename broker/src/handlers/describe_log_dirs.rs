@@ -8,7 +8,7 @@ use ringlog_net::messages::describe_log_dirs::{
     DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse,
     DescribeLogDirsResult, DescribeLogDirsTopic,
 };
-use ringlog_net::{ErrorCode, Str};
+use ringlog_net::{ErrorCode, Str, Uuid};
 
 use super::RequestContext;
 use crate::authorizer::{Operation, ResourceType};
@@ -71,8 +71,12 @@ pub async fn handle(
     let results = directories.map(|(index, directory)| {
         let topics = by_directory.remove(&index).unwrap_or_default();
         let (total_bytes, usable_bytes) = space_of(&directory.path);
+        let error_code = match std::fs::read_dir(&directory.path) {
+            Ok(_) => ErrorCode::NONE,
+            Err(_) => ErrorCode::KAFKA_STORAGE_ERROR,
+        };
         DescribeLogDirsResult {
-            error_code: ErrorCode::NONE,
+            error_code,
             log_dir: Str::from(directory.path.to_string_lossy().as_ref()),
             topics: topics
                 .into_iter()
@@ -94,6 +98,8 @@ pub async fn handle(
 
 async fn logs_of(shard: Rc<Shard>) -> Vec<Placed> {
     let logs = shard.engine.logs().into_iter();
+    // As Kafka: the metadata log is no partition of a broker's.
+    let logs = logs.filter(|log| Uuid(log.topic_id().0) != Uuid::METADATA_TOPIC);
     logs.map(|log| {
         let name = log.topic_partition();
         (

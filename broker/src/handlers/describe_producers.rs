@@ -9,6 +9,7 @@ use ringlog_net::messages::describe_producers::{
 use ringlog_net::{ErrorCode, Uuid};
 
 use super::RequestContext;
+use super::asked::Asked;
 use super::partition::topic_of;
 use crate::authorizer::{Operation, ResourceType};
 use crate::shard::Shard;
@@ -21,6 +22,7 @@ pub async fn handle(
     let image = context.shard.local_image();
     let mut response = DescribeProducersResponse::default();
     let mut items = Vec::new();
+    let mut each = Asked::new(&context.shard.config);
     for (topic_at, asked) in request.topics.into_iter().enumerate() {
         let topic = topic_of(&image, &asked.name, Uuid::ZERO).and_then(|topic| {
             let allowed = context.authorize(Operation::Read, ResourceType::Topic, &topic.name);
@@ -31,10 +33,10 @@ pub async fn handle(
         let mut partitions = Vec::with_capacity(asked.partition_indexes.len());
         for (at, partition_index) in asked.partition_indexes.into_iter().enumerate() {
             let located = topic.and_then(|topic| {
-                context
-                    .shard
-                    .locate(topic, partition_index)
-                    .map_err(|unlocated| unlocated.error)
+                let located = context.shard.locate(topic, partition_index);
+                let located = located.map_err(|unlocated| unlocated.error)?;
+                each.admit(topic.id, partition_index)?;
+                Ok(located)
             });
             let mut answer = refused(partition_index, ErrorCode::KAFKA_STORAGE_ERROR);
             match located {
@@ -79,7 +81,7 @@ async fn describe_all(shard: Rc<Shard>, items: Vec<(Uuid, i32)>) -> Vec<Partitio
                 ..Default::default()
             }
         }
-        None => refused(partition_index, ErrorCode::KAFKA_STORAGE_ERROR),
+        None => refused(partition_index, shard.missing_log()),
     };
     items.into_iter().map(describe).collect()
 }

@@ -3,6 +3,7 @@
 //! -1 latest, -2 earliest, -3 the record with the largest timestamp (v7), -4 earliest local (v8), -5 latest tiered (v9), -6 earliest not yet
 //! uploaded (v11). All data is local: -4 is the earliest and there is nothing tiered.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use ringlog_engine::log::TimestampOffset;
@@ -10,9 +11,10 @@ use ringlog_net::messages::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
     ListOffsetsTopicResponse,
 };
-use ringlog_net::{ErrorCode, Uuid};
+use ringlog_net::{ErrorCode, Str, Uuid};
 
 use super::RequestContext;
+use super::asked::Asked;
 use super::partition::topic_of;
 use crate::authorizer::{Operation, ResourceType};
 use crate::shard::read::{check_epoch, code_of_read_error};
@@ -30,6 +32,8 @@ pub async fn handle(context: &RequestContext, request: ListOffsetsRequest) -> Li
     let image = context.shard.local_image();
     let mut response = ListOffsetsResponse::default();
     let mut items = Vec::new();
+    let mut each = Asked::new(&context.shard.config);
+    let repeated = repeated(&request);
     for (topic_at, asked) in request.topics.into_iter().enumerate() {
         let topic = topic_of(&image, &asked.name, Uuid::ZERO).and_then(|topic| {
             let allowed = context.authorize(Operation::Describe, ResourceType::Topic, &topic.name);
@@ -40,11 +44,16 @@ pub async fn handle(context: &RequestContext, request: ListOffsetsRequest) -> Li
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for (at, partition) in asked.partitions.into_iter().enumerate() {
             let located = topic.and_then(|topic| {
+                let index = partition.partition_index;
+                // As Kafka: a partition that is named twice is answered neither time.
+                if repeated.contains(&(asked.name.clone(), index)) {
+                    return Err(ErrorCode::INVALID_REQUEST);
+                }
                 check_special(context.version, partition.timestamp)?;
-                context
-                    .shard
-                    .locate(topic, partition.partition_index)
-                    .map_err(|unlocated| unlocated.error)
+                let located = context.shard.locate(topic, index);
+                let located = located.map_err(|unlocated| unlocated.error)?;
+                each.admit(topic.id, index)?;
+                Ok(located)
             });
             let mut answer = refused(partition.partition_index, ErrorCode::KAFKA_STORAGE_ERROR);
             match located {
@@ -64,6 +73,19 @@ pub async fn handle(context: &RequestContext, request: ListOffsetsRequest) -> Li
         response.topics[topic].partitions[at] = answer;
     }
     response
+}
+
+/// The partitions that are named more than once.
+fn repeated(request: &ListOffsetsRequest) -> HashSet<(Str, i32)> {
+    let mut seen = HashSet::new();
+    let named = request.topics.iter().flat_map(|topic| {
+        let indexes = topic.partitions.iter();
+        indexes.map(|partition| (topic.name.as_str(), partition.partition_index))
+    });
+    named
+        .filter(|pair| !seen.insert(*pair))
+        .map(|(name, index)| (Str::from(name), index))
+        .collect()
 }
 
 /// Named places exist from some version on; before it the number means nothing.
@@ -89,8 +111,8 @@ async fn look_up_all(
     for (topic_id, asked) in items {
         let index = asked.partition_index;
         let found = match shard.log(topic_id, index) {
-            Some(log) => look_up(&log, &asked).await,
-            None => Err(ErrorCode::KAFKA_STORAGE_ERROR),
+            Some(log) => shard.measured(look_up(&log, &asked)).await,
+            None => Err(shard.missing_log()),
         };
         answers.push(match found {
             Ok(found) => ListOffsetsPartitionResponse {

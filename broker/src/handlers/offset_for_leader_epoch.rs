@@ -10,6 +10,7 @@ use ringlog_net::messages::offset_for_leader_epoch::{
 use ringlog_net::{ErrorCode, Uuid};
 
 use super::RequestContext;
+use super::asked::Asked;
 use super::partition::topic_of;
 use crate::authorizer::{Operation, ResourceType};
 use crate::shard::Shard;
@@ -23,6 +24,7 @@ pub async fn handle(
     let image = context.shard.local_image();
     let mut response = OffsetForLeaderEpochResponse::default();
     let mut items = Vec::new();
+    let mut each = Asked::new(&context.shard.config);
     for (topic_at, asked) in request.topics.into_iter().enumerate() {
         let topic = topic_of(&image, &asked.topic, Uuid::ZERO).and_then(|topic| {
             let allowed = context.authorize(Operation::Describe, ResourceType::Topic, &topic.name);
@@ -33,10 +35,10 @@ pub async fn handle(
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for (at, partition) in asked.partitions.into_iter().enumerate() {
             let located = topic.and_then(|topic| {
-                context
-                    .shard
-                    .locate(topic, partition.partition)
-                    .map_err(|unlocated| unlocated.error)
+                let located = context.shard.locate(topic, partition.partition);
+                let located = located.map_err(|unlocated| unlocated.error)?;
+                each.admit(topic.id, partition.partition)?;
+                Ok(located)
             });
             let mut answer = refused(partition.partition, ErrorCode::KAFKA_STORAGE_ERROR);
             match located {
@@ -64,7 +66,7 @@ async fn look_up_all(
 ) -> Vec<EpochEndOffset> {
     let look_up = |(topic_id, asked): (Uuid, OffsetForLeaderPartition)| {
         let Some(log) = shard.log(topic_id, asked.partition) else {
-            return refused(asked.partition, ErrorCode::KAFKA_STORAGE_ERROR);
+            return refused(asked.partition, shard.missing_log());
         };
         if let Err(error) = check_epoch(&log, asked.current_leader_epoch) {
             return refused(asked.partition, error);

@@ -4,13 +4,13 @@
 //! shard that owns its partition, [`InFlight::finish`] waits until all are on the medium. acks=1 and acks=all mean the same while there is one replica; acks=0 takes
 //! the same way without an answer. Transactional ids are refused until transactions exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ringlog_net::messages::produce::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse,
     ProduceRequest, ProduceResponse, TopicProduceResponse,
 };
-use ringlog_net::{ErrorCode, Str, Uuid};
+use ringlog_net::{ErrorCode, Records, Str, Uuid};
 
 use super::RequestContext;
 use super::partition::{Located, Unlocated, leader_endpoints, topic_of};
@@ -20,6 +20,9 @@ use crate::shard::Shard;
 use crate::shard::append::{AppendItem, AppendOrder, AppendOutcome, Started, settle_all};
 use crate::shard::exchange::Pending;
 use crate::shard::message::{Reply, Request};
+
+/// From this version on topics are named by id alone.
+const TOPIC_IDS_FROM: i16 = 13;
 
 /// Where a batch's outcome goes in the response: topic, partition.
 type Place = (usize, usize);
@@ -33,6 +36,8 @@ enum Work {
 pub struct InFlight {
     response: ProduceResponse,
     work: Vec<(Vec<Place>, Work)>,
+    /// Places whose partition is named again later.
+    superseded: BTreeSet<Place>,
 }
 
 /// Hands the batches to their shards; on return their order in each log is fixed.
@@ -43,6 +48,14 @@ pub async fn begin(context: &RequestContext, request: ProduceRequest) -> InFligh
     let mut response = ProduceResponse::default();
     let mut groups: BTreeMap<usize, (Vec<Place>, Vec<AppendItem>)> = BTreeMap::new();
     let mut leaders = Vec::new();
+    // Where the batch of each partition is; of no use for the many requests with one.
+    let mut seen: HashMap<(Uuid, i32), usize> = HashMap::new();
+    let mut superseded = BTreeSet::new();
+    let several = request.topic_data.len() > 1
+        || request
+            .topic_data
+            .first()
+            .is_some_and(|data| data.partition_data.len() > 1);
     for (topic_at, data) in request.topic_data.into_iter().enumerate() {
         let found = find_topic(context, &image, &data.name, data.topic_id);
         let mut partitions = Vec::with_capacity(data.partition_data.len());
@@ -60,24 +73,43 @@ pub async fn begin(context: &RequestContext, request: ProduceRequest) -> InFligh
                 ..Default::default()
             };
             match located {
+                Ok(_) if partition.records.as_ref().is_none_or(Records::is_empty) => {
+                    let reason = "a produce request has one record batch for each partition";
+                    let outcome =
+                        AppendOutcome::refused(ErrorCode::INVALID_RECORD, reason.to_string());
+                    fill(&mut answer, outcome);
+                }
                 Ok(Located {
                     shard,
                     leader_epoch,
                     topic_id,
                     ..
                 }) => {
-                    let batch = partition
-                        .records
-                        .map(|records| records.to_bytes())
-                        .unwrap_or_default();
-                    let (places, items) = groups.entry(shard).or_default();
-                    places.push((topic_at, at));
-                    items.push(AppendItem {
+                    let batch = partition.records.map(|records| records.to_bytes());
+                    let item = AppendItem {
                         topic_id,
                         partition: index,
                         leader_epoch,
-                        batch,
-                    });
+                        batch: batch.unwrap_or_default(),
+                    };
+                    let (places, items) = groups.entry(shard).or_default();
+                    let before = match several {
+                        true => seen.insert((topic_id, index), items.len()),
+                        false => None,
+                    };
+                    match before {
+                        // As Kafka: of a partition named twice the last batch counts, and it alone is answered.
+                        Some(there) => {
+                            seen.insert((topic_id, index), there);
+                            superseded.insert(places[there]);
+                            places[there] = (topic_at, at);
+                            items[there] = item;
+                        }
+                        None => {
+                            places.push((topic_at, at));
+                            items.push(item);
+                        }
+                    }
                 }
                 Err(Unlocated { error, leader }) => {
                     fill(&mut answer, AppendOutcome::refused(error, None));
@@ -121,7 +153,11 @@ pub async fn begin(context: &RequestContext, request: ProduceRequest) -> InFligh
         };
         work.push((places, started));
     }
-    InFlight { response, work }
+    InFlight {
+        response,
+        work,
+        superseded,
+    }
 }
 
 /// acks=all wants as many replicas in sync as `min.insync.replicas` says.
@@ -152,6 +188,9 @@ fn find_topic<'a>(
     name: &str,
     id: Uuid,
 ) -> Result<&'a TopicImage, ErrorCode> {
+    if context.version >= TOPIC_IDS_FROM && id.is_zero() {
+        return Err(ErrorCode::UNKNOWN_TOPIC_ID);
+    }
     let topic = topic_of(image, name, id)?;
     match context.authorize(Operation::Write, ResourceType::Topic, &topic.name) {
         true => Ok(topic),
@@ -207,6 +246,17 @@ impl InFlight {
                     &mut response.responses[topic].partition_responses[partition],
                     outcome,
                 );
+            }
+        }
+        if !self.superseded.is_empty() {
+            for (topic_at, topic) in response.responses.iter_mut().enumerate() {
+                let mut places = (0..).map(|at| (topic_at, at));
+                let answered = |place: Option<Place>| {
+                    place.is_none_or(|place| !self.superseded.contains(&place))
+                };
+                topic
+                    .partition_responses
+                    .retain(|_| answered(places.next()));
             }
         }
         response

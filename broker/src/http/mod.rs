@@ -2,15 +2,20 @@
 //!
 //! It reads counters that shards have written; a scrape asks each shard once to bring its gauges up to date, and never waits for one that does not answer.
 
+mod bounded;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+
+use bounded::Bounded;
 
 use crate::metrics::ShardMetrics;
 use crate::shard::Common;
@@ -38,8 +43,16 @@ pub async fn serve(listener: tokio::net::TcpListener, pages: Pages) -> std::io::
         .route("/metrics", get(metrics))
         .route("/health/live", get(|| async { "live\n" }))
         .route("/health/ready", get(ready))
+        .layer(map_response(last_of_its_connection))
         .with_state(pages);
-    axum::serve(listener, router).await
+    axum::serve(Bounded::new(listener), router).await
+}
+
+/// A connection is there for one request: no peer keeps one that others could have.
+async fn last_of_its_connection(mut response: Response) -> Response {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
 }
 
 async fn ready(State(pages): State<Pages>) -> Response {

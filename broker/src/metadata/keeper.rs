@@ -18,6 +18,7 @@ use tokio::sync::{Notify, oneshot};
 use super::batch;
 use super::log::{LogFailure, MetadataLog};
 use super::snapshot::{self, SnapshotId};
+use super::together::together;
 use crate::controller::{Controller, Decision, Delta, Image, ImageBuilder, Refusal};
 
 /// Most decisions between being made and being answered.
@@ -396,15 +397,16 @@ impl<L: MetadataLog, P: Publisher> Keeper<L, P> {
         }
     }
 
-    /// What is committed of what was appended: at least everything before `next`.
+    /// What is committed of what was appended and may be published at once: at least the first, which ends before `next`.
     fn pop_committed(&self, next: i64) -> Vec<Proposal> {
         let committed = self.log.committed_offset().max(next);
         let mut queues = self.queues.borrow_mut();
-        let count = queues
+        let batches = queues
             .appended
             .iter()
             .take_while(|proposal| proposal.next_offset() <= committed)
-            .count();
+            .map(|proposal| proposal.records.as_slice());
+        let count = together(&self.committed.borrow(), batches);
         queues.appended.drain(..count).collect()
     }
 

@@ -13,5 +13,6 @@ pub mod replay;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
+mod together;
 
 pub use self::open::{Metadata, decide};

@@ -63,7 +63,8 @@ impl Metadata {
             .await;
         let log = log.map_err(|error| MetadataError::Open(error.to_string()))?;
         let environment = shard.environment.clone();
-        let log = EngineLog::new(log, environment.clone(), directory(shard));
+        let directory = directory(shard, log.directory_index());
+        let log = EngineLog::new(log, environment.clone(), directory);
         let image = newest_snapshot(&log).await?;
         let (image, replayed_bytes) = replay(&log, &image).await?;
         let topics = image.topic_count();
@@ -139,11 +140,11 @@ impl Metadata {
     }
 }
 
-/// Where the log and its snapshots lie.
-fn directory(shard: &Shard) -> PathBuf {
-    let first = shard.log_dirs().first();
-    let first = first.map_or_else(PathBuf::new, |directory| directory.path.clone());
-    first.join(format!("{METADATA_TOPIC}-0"))
+/// Where the log and its snapshots lie: a new one in the first data directory, and it stays where it is when they are listed in another order.
+fn directory(shard: &Shard, index: usize) -> PathBuf {
+    let there = shard.log_dirs().get(index);
+    let there = there.map_or_else(PathBuf::new, |directory| directory.path.clone());
+    there.join(format!("{METADATA_TOPIC}-0"))
 }
 
 /// Nothing of the metadata log goes by age or size: only what a snapshot has made superfluous does.

@@ -1,7 +1,8 @@
 //! Produce at the shard that owns the partitions: start appends in order, then wait until they are on the medium.
 //!
 //! The two halves are separate because a connection may start its next request as soon as the order of this one is fixed. Per log the order
-//! of appends is the order in which [`Shard::start_append`] is first polled; whoever calls it keeps that order.
+//! of appends is the order in which they begin; whoever calls [`Shard::start_append`] waits for it before the next of the same connection. How they share the
+//! thread with everything else is for [`super::lane`].
 
 use std::rc::Rc;
 
@@ -11,6 +12,7 @@ use ringlog_engine::environment::Environment as _;
 use ringlog_engine::log::{AppendError, LogError};
 use ringlog_net::{ErrorCode, Uuid};
 
+use super::lane::taken;
 use super::{Log, Shard};
 
 /// One partition's batch.
@@ -92,16 +94,13 @@ impl Shard {
         if order.items.len() == 1
             && let Some(item) = order.items.pop()
         {
-            return vec![self.start_one(item, order.zstd_allowed).await];
+            let start = self.start_one(item, order.zstd_allowed);
+            return vec![self.measured(start).await];
         }
-        let starting = order
-            .items
-            .into_iter()
-            .map(|item| self.start_one(item, order.zstd_allowed));
-        join_all(starting).await
+        join_all(self.fix_order(order).await.into_iter().map(taken)).await
     }
 
-    async fn start_one(&self, item: AppendItem, zstd_allowed: bool) -> Started {
+    pub(super) async fn start_one(&self, item: AppendItem, zstd_allowed: bool) -> Started {
         let refused = |error, message: &str| Started {
             outcome: AppendOutcome::refused(error, message.to_string()),
             flush: None,

@@ -3,18 +3,19 @@
 //! An image counts as applied, and is shown to handlers, once the logs it calls for exist; so whoever was told that a topic was created can
 //! use it on any shard.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use ringlog_engine::log::{TopicId, TopicPartition};
 use ringlog_net::Uuid;
 
 use super::exchange::ReplyTo;
 use super::message::{Reply, Request};
+use super::runtime::{Ending, spawn_vital};
 use super::{LocalImage, Shard};
 use crate::config;
 use crate::controller::{Delta, Image};
-use ringlog_engine::environment::Environment as _;
 
 /// An image that is to be applied, and who waits for that.
 pub(super) struct Change {
@@ -75,19 +76,30 @@ impl Shard {
             delta,
             reply,
         });
-        if !self.applying.replace(true) {
-            let shard = self.clone();
-            self.environment.spawn("apply metadata", async move {
-                loop {
-                    let next = shard.changes.borrow_mut().pop_front();
-                    let Some(change) = next else { break };
-                    shard.apply(&change).await;
-                    *shard.image.borrow_mut() = Rc::new(LocalImage(change.image));
-                    change.reply.answer(Reply::Job(Box::new(())));
-                }
-                shard.applying.set(false);
-            });
+        if self.applying.replace(true) {
+            return;
         }
+        let shard = self.clone();
+        spawn_vital(self, "apply metadata", Ending::Normal, async move {
+            // The engine is about to list its logs for the last time: what is left is done by the next start.
+            while !shard.close.is_raised() {
+                let next = shard.changes.borrow_mut().pop_front();
+                let Some(change) = next else { break };
+                shard.apply(&change).await;
+                *shard.image.borrow_mut() = Rc::new(LocalImage(change.image));
+                change.reply.answer(Reply::Job(Box::new(())));
+            }
+            shard.changes.borrow_mut().clear();
+            shard.applying.set(false);
+            shard.applied.notify();
+        });
+    }
+
+    /// Resolves when no image is being applied. Once [`Self::close`](Shard) is raised, none will be any more.
+    pub(super) async fn rest_from_applying(&self) {
+        self.applied
+            .until(|| (!self.applying.get()).then_some(()))
+            .await;
     }
 
     async fn apply(&self, change: &Change) {
@@ -158,17 +170,27 @@ impl Shard {
         if !state.replicas.contains(&self.node_id()) {
             return;
         }
-        let directory = state
+        let name = TopicPartition::new(topic.name.as_str(), partition);
+        let assigned = state
             .replicas
             .iter()
             .position(|replica| *replica == self.node_id())
             .and_then(|at| state.directories.get(at))
-            .and_then(|id| {
-                self.log_dirs()
-                    .iter()
-                    .position(|directory| directory.directory_id == *id)
-            });
-        let name = TopicPartition::new(topic.name.as_str(), partition);
+            .filter(|id| !is_reserved(id));
+        let directory = assigned.and_then(|id| {
+            self.log_dirs()
+                .iter()
+                .position(|directory| directory.directory_id == *id)
+        });
+        if let (Some(id), None, None) = (assigned, directory, self.log(topic_id, partition)) {
+            // An empty log in another directory would stand for records that were acknowledged.
+            tracing::error!(log = %name, directory_id = %id, "the partition is kept in a data directory that log.dirs does not name; it answers KAFKA_STORAGE_ERROR until that directory is back");
+            return;
+        }
+        if self.left_behind().contains(&name) {
+            tracing::error!(log = %name, "the files of a deleted topic of this name are still there; the new partition answers KAFKA_STORAGE_ERROR until the broker starts again, which sets them aside");
+            return;
+        }
         let log_config = config::topic::log_config(&self.config, image, &topic.name);
         match self
             .engine
@@ -184,14 +206,20 @@ impl Shard {
     }
 
     async fn delete_log(&self, topic_id: Uuid, name: &str, partition: i32) {
-        if self.owner_of(topic_id, partition) == self.index
-            && let Err(error) = self
-                .engine
-                .delete_log(&TopicId(topic_id.0), partition)
-                .await
-        {
-            tracing::error!(topic = name, partition, %error, "a deleted topic's log could not be removed; it will be set aside at the next start");
+        if self.owner_of(topic_id, partition) != self.index {
+            return;
         }
+        let id = TopicId(topic_id.0);
+        if let Err(error) = self.engine.delete_log(&id, partition).await {
+            tracing::error!(topic = name, partition, %error, "a deleted topic's log could not be removed; it will be set aside at the next start");
+            self.left_behind()
+                .insert(TopicPartition::new(name, partition));
+        }
+    }
+
+    fn left_behind(&self) -> MutexGuard<'_, BTreeSet<TopicPartition>> {
+        let left_behind = self.common.left_behind.lock();
+        left_behind.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reconfigure(&self, image: &Image, topic_id: Uuid) {
@@ -215,4 +243,9 @@ impl Shard {
             log.set_leader_epoch(epoch);
         }
     }
+}
+
+/// Ids below 100 name no directory but say why there is none (KIP-858): not assigned, lost, migrating.
+fn is_reserved(id: &Uuid) -> bool {
+    u128::from_be_bytes(id.0) < 100
 }

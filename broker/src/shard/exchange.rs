@@ -7,7 +7,7 @@
 //! spinning on each other's would be exactly the deadlock avoided here.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -64,7 +64,29 @@ pub type Mailboxes<Q, R> = Arc<[Mailbox<Envelope<Q, R>>]>;
 
 struct Outbox<Q, R> {
     queue: VecDeque<Content<Q, R>>,
-    waiting: VecDeque<Waker>,
+    /// Who waits for room, by when they came; each once, and gone when it waits no longer.
+    waiting: BTreeMap<u64, Waker>,
+}
+
+/// A task's place among those that wait for room, given up when dropped.
+struct Waiter<'a, Q, R> {
+    exchange: &'a Exchange<Q, R>,
+    to: usize,
+    key: Option<u64>,
+}
+
+impl<Q, R> Drop for Waiter<'_, Q, R> {
+    fn drop(&mut self) {
+        let Some(key) = self.key else { return };
+        let mut outboxes = self.exchange.outboxes.borrow_mut();
+        let waiting = &mut outboxes[self.to].waiting;
+        // Who was woken and may have left without using the room passes the word on.
+        if waiting.remove(&key).is_none()
+            && let Some((_, next)) = waiting.pop_first()
+        {
+            next.wake();
+        }
+    }
 }
 
 enum Call<R> {
@@ -88,7 +110,7 @@ impl<Q, R> Exchange<Q, R> {
     pub fn new(index: usize, mailboxes: Mailboxes<Q, R>) -> Self {
         let outbox = || Outbox {
             queue: VecDeque::new(),
-            waiting: VecDeque::new(),
+            waiting: BTreeMap::new(),
         };
         Self {
             index,
@@ -107,18 +129,23 @@ impl<Q, R> Exchange<Q, R> {
 
     /// Waits until a request towards `to` may be posted.
     pub async fn room(&self, to: usize) {
-        let mut waited = false;
+        let mut waiter = Waiter {
+            exchange: self,
+            to,
+            key: None,
+        };
         poll_fn(|context| {
             let mut outboxes = self.outboxes.borrow_mut();
             let outbox = &mut outboxes[to];
             if outbox.queue.len() < OUTBOX_REQUESTS_MAX {
                 return Poll::Ready(());
             }
-            if !waited {
-                waited = true;
+            // Counts who had to wait, and is each one's key.
+            let key = *waiter.key.get_or_insert_with(|| {
                 self.held_up.set(self.held_up.get() + 1);
-            }
-            outbox.waiting.push_back(context.waker().clone());
+                self.held_up.get()
+            });
+            outbox.waiting.insert(key, context.waker().clone());
             Poll::Pending
         })
         .await;
@@ -197,12 +224,12 @@ impl<Q, R> Exchange<Q, R> {
                     break;
                 }
             }
-            let mut free = OUTBOX_REQUESTS_MAX.saturating_sub(outbox.queue.len());
-            while free > 0
-                && let Some(waker) = outbox.waiting.pop_front()
-            {
+            let free = OUTBOX_REQUESTS_MAX.saturating_sub(outbox.queue.len());
+            for _ in 0..free {
+                let Some((_, waker)) = outbox.waiting.pop_first() else {
+                    break;
+                };
                 waker.wake();
-                free -= 1;
             }
         }
     }
@@ -424,5 +451,23 @@ mod tests {
         }
         assert!(a.room(1).now_or_never().is_some());
         assert!(!seen.borrow().is_empty());
+    }
+
+    #[test]
+    fn who_waits_for_room_is_there_once_and_not_after_it_left() {
+        let (a, _b) = two();
+        for n in 0..=OUTBOX_REQUESTS_MAX as u32 {
+            a.post(1, n);
+        }
+        let mut context = Context::from_waker(Waker::noop());
+        let (mut stays, mut leaves) = (Box::pin(a.room(1)), Box::pin(a.room(1)));
+        for _ in 0..3 {
+            assert!(stays.as_mut().poll(&mut context).is_pending());
+            assert!(leaves.as_mut().poll(&mut context).is_pending());
+        }
+        let waiting = || a.outboxes.borrow()[1].waiting.len();
+        assert_eq!((waiting(), a.held_up()), (2, 2));
+        drop(leaves);
+        assert_eq!(waiting(), 1);
     }
 }

@@ -39,8 +39,10 @@ pub enum Request {
         /// The listener's name.
         name: Arc<str>,
     },
-    /// Stop: no new connections, finish what runs, close cleanly.
+    /// Stop, first half: no new connections, finish what runs. The engine goes on, for shards that still have connections.
     Stop,
+    /// Stop, second half, once no shard has a connection left: close the engine cleanly and end.
+    Close,
 }
 
 /// A client's connection on its way to the shard that serves it.

@@ -7,6 +7,7 @@
 pub mod append;
 pub mod apply;
 pub mod exchange;
+pub mod lane;
 pub mod mailbox;
 pub mod message;
 pub mod read;
@@ -15,17 +16,17 @@ pub mod settings;
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Deref, Range};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::AbortHandle;
 use ringlog_engine::engine::{Engine, shard_of};
 use ringlog_engine::environment::DirectEnvironment;
-use ringlog_engine::log::TopicId;
+use ringlog_engine::log::{TopicId, TopicPartition};
 use ringlog_net::{ErrorCode, Uuid};
 
 pub use exchange::ShardUnavailable;
@@ -34,6 +35,7 @@ use message::{Job, Reply, Request};
 use crate::config::{BrokerConfig, Listener};
 use crate::connection::Connections;
 use crate::connection::budget::Budget;
+use crate::connection::signal::{Changed, Signal};
 use crate::controller::image::Image;
 use crate::fetch_session::FetchSessions;
 use crate::metadata::Metadata;
@@ -58,7 +60,7 @@ pub struct LogDir {
     pub directory_id: Uuid,
 }
 
-/// What all shards of the process share; immutable but for two flags of the start and stop.
+/// What all shards of the process share; next to nothing of it changes.
 pub struct Common {
     /// The static configuration.
     pub config: Arc<BrokerConfig>,
@@ -78,6 +80,11 @@ pub struct Common {
     pub unclean_start: AtomicBool,
     /// Each shard's counters.
     pub metrics: Vec<Arc<ShardMetrics>>,
+    /// Most connections that there are descriptors for.
+    pub connections_max: u64,
+    /// Partitions of deleted topics whose directories could not be removed: the next topic of that name, on whichever shard, must not find their
+    /// files. Looked at only when logs are made and removed.
+    pub left_behind: Mutex<BTreeSet<TopicPartition>>,
 }
 
 /// An image with a count of references of this thread's own, so that shards do not contend for the shared one.
@@ -132,10 +139,17 @@ pub struct Shard {
     producer_ids: RefCell<Range<i64>>,
     reports: tokio::sync::mpsc::UnboundedSender<runtime::Report>,
     cancellable: RefCell<BTreeMap<(usize, u32), AbortHandle>>,
+    lane: lane::Lane,
     /// Connections open on this shard.
     pub(crate) connections: Connections,
-    /// Raised when the broker stops.
-    pub(crate) stop: crate::connection::signal::Signal,
+    /// Raised when the broker stops: connections end.
+    pub(crate) stop: Signal,
+    /// Raised when no shard has connections any more: the engine closes, and logs are neither made nor removed.
+    pub(crate) close: Signal,
+    /// Raised when a task that this shard cannot do without has ended.
+    pub(crate) broken: Signal,
+    /// Something that [`apply`] does has ended.
+    pub(crate) applied: Changed,
 }
 
 impl Shard {

@@ -1,34 +1,35 @@
 //! The thread of a shard: its runtime, its start and its stop.
 //!
 //! Start: every shard opens its engine by itself; when all have, the controller's shard opens the metadata and publishes the first image; when
-//! every shard has applied it, connections are accepted. Stop: connections end, then the engine closes cleanly.
+//! every shard has applied it, connections are accepted. Stop: the connections of all shards end, and only then do the engines close, because until its
+//! last connection is gone a shard may need any other.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::net::TcpListener;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use compio::driver::{DriverType, ProactorBuilder};
 use compio::runtime::{Runtime, RuntimeBuilder};
 use futures_util::FutureExt;
-use futures_util::future::{AbortHandle, Abortable};
+use futures_util::future::{AbortHandle, Abortable, Either, select};
 use ringlog_engine::config::EngineConfig;
 use ringlog_engine::disk::direct::DirectDisk;
 use ringlog_engine::engine::Engine;
 use ringlog_engine::environment::DirectEnvironment;
 
-use super::append::{AppendOrder, settle_all};
 use super::exchange::{Incoming, ReplyTo};
+use super::lane::Lane;
 use super::message::{Reply, Request};
 use super::settings::SettingsCache;
 use super::{Common, Environment, Exchange, LocalImage, Shard};
 use crate::connection::budget::Budget;
-use crate::connection::signal::Signal;
+use crate::connection::signal::{Changed, Signal};
 use crate::connection::{self, Connections, accept_loop};
 use crate::controller::Image;
 use crate::fetch_session::FetchSessions;
@@ -67,8 +68,14 @@ pub fn build_runtime() -> io::Result<Runtime> {
 
 /// Runs a task on this shard, supervised: a panic in it is logged and ends nothing else.
 pub fn spawn(name: &'static str, task: impl Future<Output = ()> + 'static) {
-    let supervised = async move {
-        if let Err(panic) = std::panic::AssertUnwindSafe(task).catch_unwind().await {
+    compio::runtime::spawn(contained(name, task).map(drop)).detach();
+}
+
+/// What a task gives, or nothing when it panicked, which is logged.
+pub(super) async fn contained<T>(name: &'static str, task: impl Future<Output = T>) -> Option<T> {
+    match std::panic::AssertUnwindSafe(task).catch_unwind().await {
+        Ok(output) => Some(output),
+        Err(panic) => {
             let text = panic.downcast_ref::<&str>().map(ToString::to_string);
             let text = text
                 .or_else(|| panic.downcast_ref::<String>().cloned())
@@ -77,9 +84,40 @@ pub fn spawn(name: &'static str, task: impl Future<Output = ()> + 'static) {
                 task = name,
                 "a task panicked and has ended; this is a defect, please report it: {text}"
             );
+            None
         }
-    };
-    compio::runtime::spawn(supervised).detach();
+    }
+}
+
+/// Whether a task that a shard cannot do without may end by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It has done its work when it ends.
+    Normal,
+    /// It ends only when the broker stops.
+    WithTheBroker,
+}
+
+/// Runs a task that this shard cannot do without: when it panics, or ends before it may, the broker stops instead of waiting for it for ever.
+pub(super) fn spawn_vital(
+    shard: &Rc<Shard>,
+    name: &'static str,
+    ending: Ending,
+    task: impl Future<Output = ()> + 'static,
+) {
+    let shard = shard.clone();
+    compio::runtime::spawn(async move {
+        let ended = contained(name, task).await;
+        let early = ending == Ending::WithTheBroker && !shard.stop.is_raised();
+        if ended.is_none() || early {
+            shard.broken.raise();
+            shard.fail(format!(
+                "shard {}: the task `{name}` has ended, which it must not; the log above says how",
+                shard.index
+            ));
+        }
+    })
+    .detach();
 }
 
 /// What a shard's thread is given.
@@ -104,10 +142,20 @@ pub enum Report {
     },
     /// Every shard has applied the first image (from the controller's shard).
     Ready,
-    /// It cannot go on; the reason for the user.
+    /// The broker cannot go on; the reason for the user. The shard still runs.
     Failed(String),
-    /// It has stopped cleanly.
-    Stopped,
+    /// No connection is left on this shard.
+    Quiet {
+        /// The shard.
+        shard: usize,
+    },
+    /// The shard's thread ends: cleanly, or with the reason why not.
+    Ended {
+        /// The shard.
+        shard: usize,
+        /// How.
+        result: Result<(), String>,
+    },
 }
 
 /// Runs a shard until it is told to stop.
@@ -117,17 +165,18 @@ pub fn run(start: ShardStart) {
     let runtime = match build_runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
-            let _ = reports.send(Report::Failed(format!(
-                "shard {index}: no asynchronous runtime: {error}"
-            )));
+            let result = Err(format!("shard {index}: no asynchronous runtime: {error}"));
+            let shard = index;
+            let _ = reports.send(Report::Ended { shard, result });
             return;
         }
     };
-    let result = runtime.block_on(run_on_runtime(start));
-    let _ = reports.send(match result {
-        Ok(()) => Report::Stopped,
-        Err(reason) => Report::Failed(format!("shard {index}: {reason}")),
-    });
+    let result = runtime.block_on(contained("shard", run_on_runtime(start)));
+    let result = result
+        .unwrap_or_else(|| Err("it panicked".to_string()))
+        .map_err(|reason| format!("shard {index}: {reason}"));
+    let shard = index;
+    let _ = reports.send(Report::Ended { shard, result });
 }
 
 async fn run_on_runtime(start: ShardStart) -> Result<(), String> {
@@ -153,15 +202,38 @@ async fn run_on_runtime(start: ShardStart) -> Result<(), String> {
         let shard = shard.clone();
         move |from, call, incoming| handle(&shard, from, call, incoming)
     });
-    spawn("mailbox", receive);
+    spawn_vital(&shard, "mailbox", Ending::WithTheBroker, receive);
     spawn("idle connections", connection::sweep(shard.clone()));
-    shard.stop.wait().await;
+    select(pin!(shard.stop.wait()), pin!(shard.broken.wait())).await;
+    shard.stop.raise();
     shard.connections.stop(CONNECTIONS_END_WITHIN).await;
-    shard
-        .engine
-        .shutdown_clean()
+    let _ = reports.send(Report::Quiet { shard: index });
+    match select(pin!(shard.close.wait()), pin!(shard.broken.wait())).await {
+        Either::Left(_) => close(&shard).await,
+        Either::Right(_) => Err(
+            "it has lost a task that it needs, so its engine was left as after a crash".to_string(),
+        ),
+    }
+}
+
+/// Closes the engine once no shard has a connection left.
+async fn close(shard: &Rc<Shard>) -> Result<(), String> {
+    let rest = shard.rest_from_applying();
+    if compio::time::timeout(CONNECTIONS_END_WITHIN, rest)
         .await
-        .map_err(|error| error.to_string())
+        .is_err()
+    {
+        return Err("the metadata could not be followed to the end, so the engine was left as after a crash".into());
+    }
+    let offline = shard.engine.metrics().logs_offline;
+    let closed = shard.engine.shutdown_clean().await;
+    closed.map_err(|error| error.to_string())?;
+    match offline {
+        0 => Ok(()),
+        count => Err(format!(
+            "{count} logs are offline, so the stop is not marked as clean; the log says why they are"
+        )),
+    }
 }
 
 fn new_shard(
@@ -203,8 +275,12 @@ fn new_shard(
         producer_ids: RefCell::new(0..0),
         reports,
         cancellable: RefCell::new(BTreeMap::new()),
+        lane: Lane::default(),
         connections: Connections::default(),
         stop: Signal::default(),
+        close: Signal::default(),
+        broken: Signal::default(),
+        applied: Changed::default(),
         config,
         common,
     }
@@ -226,7 +302,7 @@ fn handle(shard: &Rc<Shard>, from: usize, call: Option<u32>, incoming: Incoming<
     };
     let reply = shard.exchange.reply_to(from, call);
     match request {
-        Request::Append(order) => append(shard, order, reply),
+        Request::Append(order) => shard.append_for(order, reply),
         Request::Job(job) => {
             let work = (job.run)(shard.clone());
             match call.filter(|_| job.cancellable) {
@@ -236,7 +312,14 @@ fn handle(shard: &Rc<Shard>, from: usize, call: Option<u32>, incoming: Incoming<
         }
         Request::Apply { image, delta } => shard.enqueue_change(image, delta, reply),
         Request::Connection(accepted) => {
-            spawn("connection", connection::serve(shard.clone(), accepted))
+            let shard = shard.clone();
+            spawn("connection", async move {
+                // One that was accepted just before the stop would be overlooked by it.
+                match shard.stop.is_raised() {
+                    false => connection::serve(shard, accepted).await,
+                    true => shard.metrics.assigned.subtract_shared(1),
+                }
+            });
         }
         Request::Snapshot(done) => {
             shard.snapshot();
@@ -244,8 +327,9 @@ fn handle(shard: &Rc<Shard>, from: usize, call: Option<u32>, incoming: Incoming<
             let _ = done.send(());
         }
         Request::OpenMetadata => {
-            let shard = shard.clone();
-            spawn("open metadata", async move {
+            let opener = shard.clone();
+            spawn_vital(shard, "open metadata", Ending::Normal, async move {
+                let shard = opener;
                 let _ = shard.reports.send(match open_metadata(&shard).await {
                     Ok(()) => Report::Ready,
                     Err(reason) => Report::Failed(reason),
@@ -254,27 +338,17 @@ fn handle(shard: &Rc<Shard>, from: usize, call: Option<u32>, incoming: Incoming<
         }
         Request::Listen { listener, name } => listen(shard, listener, name),
         Request::Stop => shard.stop.raise(),
+        Request::Close => shard.close.raise(),
     }
 }
 
 fn listen(shard: &Rc<Shard>, listener: TcpListener, name: Arc<str>) {
-    spawn("listener", accept_loop(shard.clone(), listener, name));
-}
-
-/// Fixes the order of appends here and now, by polling once, and waits for the medium in a task.
-fn append(shard: &Rc<Shard>, order: AppendOrder, reply: ReplyTo<Request, Reply>) {
-    let shard = shard.clone();
-    let mut work = Box::pin(async move {
-        let started = shard.start_append(order).await;
-        reply.answer(Reply::Appended(settle_all(started).await));
-    });
-    if work
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()))
-        .is_pending()
-    {
-        spawn("append", work);
-    }
+    spawn_vital(
+        shard,
+        "listener",
+        Ending::WithTheBroker,
+        accept_loop(shard.clone(), listener, name),
+    );
 }
 
 fn spawn_cancellable(
@@ -344,5 +418,18 @@ impl Shard {
             .fetch_sessions
             .set(self.fetch_sessions.borrow().len() as u64);
         self.metrics.mailbox_waits.set(self.exchange.held_up());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! A panic stays in its task, and is not mistaken for an end in order.
+    use super::*;
+
+    #[test]
+    fn a_panic_is_contained_and_told() {
+        assert_eq!(contained("calm", async { 7 }).now_or_never(), Some(Some(7)));
+        let panics = contained("wild", async { panic!("as the test wants") });
+        assert_eq!(panics.now_or_never(), Some(None::<()>));
     }
 }

@@ -3,7 +3,10 @@
 //! Each test starts a broker of its own on free ports in a directory of its own.
 
 mod admin;
+mod asked;
 mod configs;
+mod descriptors;
+mod directories;
 mod durability;
 mod fetch;
 mod hostile;
@@ -11,4 +14,6 @@ mod long_poll;
 mod memory;
 mod pressure;
 mod produce;
+mod recreate;
+mod stop;
 mod support;

@@ -144,7 +144,7 @@ fn faults_are_named() {
     let cases: [(&str, Vec<u8>, ErrorCode); 5] = [
         ("checksum", rotten, ErrorCode::CORRUPT_MESSAGE),
         ("truncated", truncated, ErrorCode::CORRUPT_MESSAGE),
-        ("empty", vec![], ErrorCode::CORRUPT_MESSAGE),
+        ("empty", vec![], ErrorCode::INVALID_RECORD),
         ("two batches", two, ErrorCode::INVALID_RECORD),
         ("large", large, ErrorCode::MESSAGE_TOO_LARGE),
     ];

@@ -28,47 +28,69 @@ pub struct Broker {
     pub address: SocketAddr,
     directory: PathBuf,
     overrides: Vec<String>,
+    descriptors: Option<u32>,
     _temporary: Option<tempfile::TempDir>,
 }
 
 impl Broker {
     /// Starts a broker in a new directory.
     pub fn start(overrides: &[&str]) -> Self {
+        Self::start_in_new_directory(overrides, None)
+    }
+
+    /// As [`Self::start`], with so many file descriptors.
+    pub fn start_with_descriptors(descriptors: u32, overrides: &[&str]) -> Self {
+        Self::start_in_new_directory(overrides, Some(descriptors))
+    }
+
+    fn start_in_new_directory(overrides: &[&str], descriptors: Option<u32>) -> Self {
         let temporary = tempfile::tempdir().expect("a temporary directory");
         let directory = temporary.path().to_path_buf();
         let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-        let (child, address) = launch(&directory, &overrides);
+        let (child, address) = launch(&directory, &overrides, descriptors);
         Self {
             child,
             address,
             directory,
             overrides,
+            descriptors,
             _temporary: Some(temporary),
         }
     }
 
     /// The command that would start another broker on the same directory.
     pub fn rival(&self) -> Command {
-        command(&self.directory, &self.overrides)
+        command(&self.directory, &self.overrides, self.descriptors)
     }
 
     /// Kills the process as a crash would, and starts it again.
     pub fn crash_and_restart(&mut self) {
+        self.crash();
+        self.restart();
+    }
+
+    /// Kills the process as a crash would.
+    pub fn crash(&mut self) {
         self.child.kill().expect("kill");
         self.child.wait().expect("wait");
-        (self.child, self.address) = launch(&self.directory, &self.overrides);
     }
 
     /// Asks the process to stop and gives its exit code.
     pub fn terminate(&mut self) -> Option<i32> {
+        self.signal_to_stop();
+        self.wait_for_end()
+    }
+
+    /// Asks the process to stop.
+    pub fn signal_to_stop(&self) {
         let signalled = Command::new("kill")
             .args(["-TERM", &self.child.id().to_string()])
             .status();
         assert!(signalled.expect("kill").success());
-        self.wait_for_end()
     }
 
-    fn wait_for_end(&mut self) -> Option<i32> {
+    /// Waits for the process and gives its exit code.
+    pub fn wait_for_end(&mut self) -> Option<i32> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().expect("wait") {
@@ -79,9 +101,22 @@ impl Broker {
         panic!("the broker did not end");
     }
 
+    /// Starts again with another configuration.
+    pub fn restart_with(&mut self, overrides: &[&str]) {
+        self.overrides = overrides.iter().map(ToString::to_string).collect();
+        self.restart();
+    }
+
+    /// Starts again with another configuration, after something was done with the command that starts it.
+    pub fn restart_after(&mut self, overrides: &[&str], first: impl FnOnce(&mut Command)) {
+        self.overrides = overrides.iter().map(ToString::to_string).collect();
+        first(&mut self.rival());
+        self.restart();
+    }
+
     /// Starts again after [`Self::terminate`].
     pub fn restart(&mut self) {
-        (self.child, self.address) = launch(&self.directory, &self.overrides);
+        (self.child, self.address) = launch(&self.directory, &self.overrides, self.descriptors);
     }
 
     /// A connection.
@@ -118,8 +153,17 @@ impl Drop for Broker {
     }
 }
 
-fn command(directory: &std::path::Path, overrides: &[String]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringlog"));
+fn command(directory: &std::path::Path, overrides: &[String], descriptors: Option<u32>) -> Command {
+    let binary = env!("CARGO_BIN_EXE_ringlog");
+    let mut command = match descriptors {
+        None => Command::new(binary),
+        Some(descriptors) => {
+            let mut shell = Command::new("sh");
+            let limited = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+            shell.args(["-c", &limited, binary]);
+            shell
+        }
+    };
     command.arg("start").env("RINGLOG_LOG", "error");
     let fixed = [
         "listeners=PLAINTEXT://127.0.0.1:0".to_string(),
@@ -134,8 +178,12 @@ fn command(directory: &std::path::Path, overrides: &[String]) -> Command {
     command
 }
 
-fn launch(directory: &std::path::Path, overrides: &[String]) -> (Child, SocketAddr) {
-    let mut child = command(directory, overrides)
+fn launch(
+    directory: &std::path::Path,
+    overrides: &[String],
+    descriptors: Option<u32>,
+) -> (Child, SocketAddr) {
+    let mut child = command(directory, overrides, descriptors)
         .stdout(Stdio::piped())
         .spawn()
         .expect("the binary starts");

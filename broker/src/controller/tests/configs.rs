@@ -224,6 +224,23 @@ fn refused_changes_change_nothing() {
 }
 
 #[test]
+fn blanks_around_a_value_are_none_of_it() {
+    let mut cluster = with_topic();
+    let set = [("message.timestamp.type", SET, Some(" LogAppendTime "))];
+    assert_eq!(change(&mut cluster, TOPIC, "t", &set), ErrorCode::NONE);
+    let stored = [("message.timestamp.type", "LogAppendTime")];
+    assert_eq!(overrides(&cluster), stored);
+}
+
+#[test]
+fn the_default_of_all_brokers_may_bound_connections() {
+    let mut cluster = with_topic();
+    let set = [("max.connections", SET, Some("9"))];
+    assert_eq!(change(&mut cluster, BROKER, "", &set), ErrorCode::NONE);
+    assert_eq!(change(&mut cluster, BROKER, "1", &set), ErrorCode::NONE);
+}
+
+#[test]
 fn the_legacy_form_replaces_everything() {
     let mut cluster = with_topic();
     assert_eq!(

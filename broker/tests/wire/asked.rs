@@ -1,0 +1,308 @@
+//! Requests that name partitions twice, or too many of them, or ask for much work: answered as Kafka does, and never at others' cost.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use ringlog_engine::batch::{BatchBuilder, Compression};
+use ringlog_engine::engine::shard_of;
+use ringlog_engine::log::TopicId;
+use ringlog_net::messages::api_versions::ApiVersionsRequest;
+use ringlog_net::messages::delete_records::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
+};
+use ringlog_net::messages::describe_producers::{DescribeProducersRequest, TopicRequest};
+use ringlog_net::messages::list_offsets::{
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
+};
+use ringlog_net::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use ringlog_net::request::{Request, Response};
+use ringlog_net::{ApiKey, ErrorCode, Records, Str};
+
+use crate::support::{Broker, batch, idempotent_batch, produce_request};
+
+fn data(index: i32, batch: Vec<u8>) -> PartitionProduceData {
+    PartitionProduceData {
+        index,
+        records: Some(Records::from(Bytes::from(batch))),
+    }
+}
+
+fn topic_data(partitions: Vec<PartitionProduceData>) -> TopicProduceData {
+    TopicProduceData {
+        name: Str::from_static("t"),
+        partition_data: partitions,
+        ..Default::default()
+    }
+}
+
+#[test]
+fn of_a_partition_produced_to_twice_in_one_request_the_last_batch_counts() {
+    let broker = Broker::start(&[]);
+    let mut client = broker.connect();
+    client.create_topic("t", 2, &[]);
+    let request = ProduceRequest {
+        acks: -1,
+        timeout_ms: 10_000,
+        topic_data: vec![
+            topic_data(vec![
+                data(0, batch(&[b"first"])),
+                data(1, batch(&[b"other"])),
+                data(9, batch(&[b"nowhere"])),
+            ]),
+            topic_data(vec![data(0, batch(&[b"last"]))]),
+        ],
+        ..Default::default()
+    };
+    let Response::Produce(response) = client.call(Request::Produce(Box::new(request)), 9) else {
+        panic!("another response")
+    };
+    let answers: Vec<Vec<(i32, ErrorCode)>> = response
+        .responses
+        .iter()
+        .map(|topic| {
+            let partitions = topic.partition_responses.iter();
+            partitions.map(|one| (one.index, one.error_code)).collect()
+        })
+        .collect();
+    let nowhere = (9, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    let expected = [
+        vec![(1, ErrorCode::NONE), nowhere],
+        vec![(0, ErrorCode::NONE)],
+    ];
+    assert_eq!(answers, expected);
+    assert_eq!(client.read_all("t", 0), [(0, b"last".to_vec())]);
+    assert_eq!(client.read_all("t", 1), [(0, b"other".to_vec())]);
+}
+
+#[test]
+fn a_partition_without_records_or_a_topic_without_an_id_is_told_so() {
+    let broker = Broker::start(&[]);
+    let mut client = broker.connect();
+    client.create_topic("t", 1, &[]);
+    let mut none = data(0, Vec::new());
+    for version in [9, 13] {
+        none.records = None;
+        let request = ProduceRequest {
+            acks: -1,
+            topic_data: vec![topic_data(vec![none.clone()])],
+            ..Default::default()
+        };
+        let request = Request::Produce(Box::new(request));
+        let Response::Produce(response) = client.call(request, version) else {
+            panic!("another response")
+        };
+        let expected = match version {
+            9 => ErrorCode::INVALID_RECORD,
+            _ => ErrorCode::UNKNOWN_TOPIC_ID,
+        };
+        let answer = &response.responses[0].partition_responses[0];
+        assert_eq!(answer.error_code, expected, "version {version}");
+    }
+}
+
+#[test]
+fn offsets_of_a_partition_named_twice_are_refused() {
+    let broker = Broker::start(&["max.partitions.per.request=2"]);
+    let mut client = broker.connect();
+    client.create_topic("t", 2, &[]);
+    client.create_topic("u", 1, &[]);
+    let partition = |partition_index| ListOffsetsPartition {
+        partition_index,
+        current_leader_epoch: -1,
+        timestamp: -1,
+        ..Default::default()
+    };
+    let topic = |name, partitions: &[i32]| ListOffsetsTopic {
+        name: Str::from_static(name),
+        partitions: partitions.iter().copied().map(partition).collect(),
+    };
+    let mut ask = |topics| {
+        let request = ListOffsetsRequest {
+            replica_id: -1,
+            topics,
+            ..Default::default()
+        };
+        let Response::ListOffsets(response) =
+            client.call(Request::ListOffsets(Box::new(request)), 7)
+        else {
+            panic!("another response")
+        };
+        let topics = response.topics.iter();
+        topics
+            .flat_map(|topic| topic.partitions.iter().map(|one| one.error_code))
+            .collect::<Vec<_>>()
+    };
+    let (fine, refused) = (ErrorCode::NONE, ErrorCode::INVALID_REQUEST);
+    let twice = vec![topic("t", &[0, 1]), topic("t", &[0])];
+    assert_eq!(ask(twice), [refused, fine, refused]);
+    let too_many = vec![topic("t", &[0, 1]), topic("u", &[0])];
+    assert_eq!(ask(too_many), [fine, fine, refused]);
+}
+
+#[test]
+fn producers_of_a_partition_are_described_once_and_records_deleted_once() {
+    let broker = Broker::start(&[]);
+    let mut client = broker.connect();
+    client.create_topic("t", 1, &[]);
+    client.produce("t", 0, idempotent_batch(7, 0, 0, &[b"v"]));
+    let request = DescribeProducersRequest {
+        topics: vec![TopicRequest {
+            name: Str::from_static("t"),
+            partition_indexes: vec![0; 1000],
+        }],
+    };
+    let Response::DescribeProducers(response) =
+        client.call(Request::DescribeProducers(Box::new(request)), 0)
+    else {
+        panic!("another response")
+    };
+    let answers = &response.topics[0].partitions;
+    assert_eq!(answers.len(), 1000);
+    assert_eq!(answers[0].active_producers.len(), 1);
+    for answer in &answers[1..] {
+        assert_eq!(answer.error_code, ErrorCode::INVALID_REQUEST);
+        assert!(answer.active_producers.is_empty());
+    }
+    let partition = |offset| DeleteRecordsPartition {
+        partition_index: 0,
+        offset,
+    };
+    let request = DeleteRecordsRequest {
+        topics: vec![DeleteRecordsTopic {
+            name: Str::from_static("t"),
+            partitions: vec![partition(0), partition(1)],
+        }],
+        timeout_ms: 10_000,
+    };
+    let Response::DeleteRecords(response) =
+        client.call(Request::DeleteRecords(Box::new(request)), 2)
+    else {
+        panic!("another response")
+    };
+    let answers = &response.topics[0].partitions;
+    assert_eq!(
+        (answers[0].error_code, answers[0].low_watermark),
+        (ErrorCode::NONE, 0)
+    );
+    assert_eq!(answers[1].error_code, ErrorCode::INVALID_REQUEST);
+}
+
+/// A batch of a few kilobytes that decompresses to 60 MiB and is then refused: its record says that it is longer than it is.
+fn bomb() -> Vec<u8> {
+    let value = vec![0; 60 << 20];
+    let mut batch = BatchBuilder::new()
+        .compression(Compression::Zstd)
+        .record(-2, None, Some(&value))
+        .build()
+        .expect("a batch");
+    // Two records are promised, one is there.
+    batch[23..27].copy_from_slice(&1_i32.to_be_bytes());
+    batch[57..61].copy_from_slice(&2_i32.to_be_bytes());
+    ringlog_engine::batch::seal(&mut batch);
+    batch
+}
+
+/// Many requests full of decompression, of which each poll may do only one batch: another connection of the same shard is answered long before
+/// they are done.
+fn others_are_served_meanwhile(shards: u32, requests: usize, batches: i32) {
+    let broker = Broker::start(&[&format!("shards={shards}")]);
+    let (mut greedy, mut others) = (broker.connect(), Vec::new());
+    // One on every shard: connections go round.
+    for _ in 0..shards {
+        others.push(broker.connect());
+    }
+    for other in &mut others {
+        other.call(ApiVersionsRequest::default(), 0);
+    }
+    let id = greedy.create_topic("t", 64, &[]);
+    // All of it for one shard.
+    let owned = |partition: &i32| shard_of(&TopicId(id.0), *partition, shards) == 0;
+    let partitions: Vec<i32> = (0..64).filter(owned).take(batches as usize).collect();
+    let bomb = bomb();
+    let request = ProduceRequest {
+        acks: -1,
+        timeout_ms: 10_000,
+        topic_data: vec![topic_data(
+            partitions
+                .iter()
+                .map(|partition| data(*partition, bomb.clone()))
+                .collect(),
+        )],
+        ..Default::default()
+    };
+    let request = Request::Produce(Box::new(request));
+    let name = Str::from_static("greedy");
+    let frame = request.encode(9, 1, Some(&name)).expect("encodes").concat();
+    greedy
+        .stream
+        .write_all(&frame.repeat(requests))
+        .expect("sends");
+    // Several times, because the first may be answered before the work has begun.
+    for _ in 0..3 {
+        for other in &mut others {
+            other.call(ApiVersionsRequest::default(), 0);
+        }
+    }
+    greedy.stream.set_nonblocking(true).expect("non-blocking");
+    let mut arrived = vec![0; 1 << 20];
+    let count = std::io::Read::read(&mut greedy.stream, &mut arrived).unwrap_or(0);
+    arrived.truncate(count);
+    let (mut rest, mut answered) = (arrived.as_slice(), 0);
+    while let Some((size, more)) = rest.split_first_chunk::<4>() {
+        let size = u32::from_be_bytes(*size) as usize;
+        rest = more.get(size..).unwrap_or_default();
+        answered += 1;
+    }
+    assert!(answered < requests, "all of it was done first");
+}
+
+#[test]
+fn bombs_in_many_requests_do_not_hold_up_other_connections() {
+    others_are_served_meanwhile(1, 400, 1);
+}
+
+#[test]
+fn bombs_in_one_request_do_not_hold_up_other_connections() {
+    others_are_served_meanwhile(1, 8, 60);
+}
+
+#[test]
+fn bombs_from_another_shard_do_not_hold_up_connections() {
+    others_are_served_meanwhile(2, 16, 32);
+}
+
+#[test]
+fn appends_from_another_shard_begin_in_order_however_long_each_takes() {
+    let broker = Broker::start(&[]);
+    // From either shard, so that for one of the two the partition is the other's.
+    let mut clients = [broker.connect(), broker.connect()];
+    clients[0].create_topic("t", 8, &[]);
+    let bomb = bomb();
+    for (client, producer) in clients.iter_mut().zip([5, 6]) {
+        // Requests of several batches, which pause, between requests of one, which would not have to.
+        let mut sent = Vec::new();
+        for round in 0..8_i32 {
+            let mut partitions: Vec<_> = (0..7)
+                .map(|partition| data(partition, bomb.clone()))
+                .collect();
+            let several = idempotent_batch(producer, 0, 2 * round, &[b"v"]);
+            partitions.push(data(7, several));
+            let request = ProduceRequest {
+                acks: -1,
+                timeout_ms: 10_000,
+                topic_data: vec![topic_data(partitions)],
+                ..Default::default()
+            };
+            sent.push(client.send(&Request::Produce(Box::new(request)), 9));
+            let alone = idempotent_batch(producer, 0, 2 * round + 1, &[b"v"]);
+            sent.push(client.send(&produce_request("t", 7, -1, alone), 9));
+        }
+        for id in sent {
+            let Response::Produce(response) = client.receive(ApiKey::Produce, 9, id) else {
+                panic!("another response")
+            };
+            let answer = response.responses[0].partition_responses.last();
+            assert_eq!(answer.map(|one| one.error_code), Some(ErrorCode::NONE));
+        }
+    }
+}
