@@ -103,10 +103,7 @@ impl<E: Environment> Engine<E> {
             })
             .await;
         for (log, _) in &logs {
-            shard.logs.borrow_mut().insert(
-                (log.topic_id(), log.topic_partition().partition),
-                log.clone(),
-            );
+            shard.admit(log);
         }
         drop(logs);
 
@@ -180,8 +177,8 @@ impl<E: Environment> Engine<E> {
         let shard = &self.shard;
         let mut reached = Vec::new();
         let mut all_well = true;
+        shard.registry.closing.set(true);
         for log in shard.all_logs() {
-            log.refuse_appends();
             match log.checkpoint(true).await {
                 Some(offset) => reached.push((log, offset)),
                 None => all_well = false,
@@ -194,7 +191,15 @@ impl<E: Environment> Engine<E> {
         shard.write_recovery_points(&reached).await?;
         let journal = shard.journal();
         journal.stop().await;
-        if all_well && journal.failure().is_none() {
+        // What somebody was still at is in the journal only.
+        let settled = || {
+            shard.registry.retirements.is_free()
+                && shard
+                    .all_logs()
+                    .iter()
+                    .all(|log| !log.needs_checkpoint() && !log.is_changing())
+        };
+        if all_well && journal.failure().is_none() && settled() {
             write_clean_marker(&shard.env, &shard.config, journal.last_sequence()).await?;
         }
         for log in shard.all_logs() {

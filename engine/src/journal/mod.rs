@@ -260,11 +260,6 @@ impl<E: Environment> Journal<E> {
         Ok(Room::Later)
     }
 
-    /// Resolves when it is worth asking [`Journal::room_for`] again.
-    pub async fn room_changed(&self) {
-        self.room.next().await;
-    }
-
     fn fits_gathering(&self, state: &State<E>, length: usize, pieces: usize) -> bool {
         let Some(gathering) = &state.gathering else {
             return false;
@@ -312,21 +307,17 @@ impl<E: Environment> Journal<E> {
             .await
     }
 
-    /// Pushes an item without a body, waiting for room, and waits until it is on the medium.
-    pub async fn write_item(&self, item: &Item) -> Result<(u64, Rc<FileMark>), Arc<str>> {
-        loop {
-            if let Some(reason) = self.failure() {
-                return Err(reason);
-            }
-            match self.room_for(0, 0) {
-                Ok(Room::Now) => break,
-                Ok(Room::Later) => self.room_changed().await,
-                Err(error) => return Err(error.into()),
-            }
-        }
+    /// Gathers an item without a body, waiting for room. The file it will be in is pinned, so that it is not recycled before the caller has taken it over.
+    pub async fn say(&self, item: &Item) -> Result<(u64, Rc<FileMark>), Arc<str>> {
+        self.wait_for_room(0, 0).await?;
         let (sequence, mark) = self.push(item, &[], Vec::new(), None);
-        // Held so that the file is not recycled before the caller has taken it over.
         mark.pin();
+        Ok((sequence, mark))
+    }
+
+    /// The same, and waits until it is on the medium.
+    pub async fn write_item(&self, item: &Item) -> Result<(u64, Rc<FileMark>), Arc<str>> {
+        let (sequence, mark) = self.say(item).await?;
         let done = self.completed(sequence).await;
         if done.is_err() {
             mark.unpin();

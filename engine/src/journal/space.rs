@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::entry::{Identity, Item};
@@ -288,10 +289,10 @@ impl<E: Environment> Journal<E> {
     }
 
     /// Waits for room for an item with a body of `length` bytes.
-    pub async fn wait_for_room(&self, length: usize, pieces: usize) -> Result<(), String> {
+    pub async fn wait_for_room(&self, length: usize, pieces: usize) -> Result<(), Arc<str>> {
         loop {
             if let Some(reason) = self.failure() {
-                return Err(reason.to_string());
+                return Err(reason);
             }
             // Asked for before the check, so that nothing that happens in between is missed.
             let changed = self.room.next();

@@ -220,6 +220,10 @@ impl<E: Environment> Log<E> {
     /// Removes producer snapshots that no recovery or truncation can ask for: all before the recovery point that are not a segment's beginning.
     pub(crate) async fn remove_old_snapshots(&self) {
         let _io = self.io.enter().await;
+        if self.check_online().is_err() {
+            // The directory may be another log's by now.
+            return;
+        }
         let old: Vec<i64> = {
             let mut state = self.state.borrow_mut();
             let state = &mut *state;

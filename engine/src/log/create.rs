@@ -8,8 +8,9 @@ use std::rc::Rc;
 
 use super::flush::{FlushState, Place};
 use super::tail::Tail;
-use super::{AppendError, Log, LogState, TopicId, TopicPartition};
+use super::{AppendError, Log, LogState, Presence, TopicId, TopicPartition};
 use crate::batch::BatchHeader;
+use crate::checkpoint::{PARTITION_METADATA_FILE, PartitionMetadata};
 use crate::config::LogConfig;
 use crate::disk::{Disk, DiskFile, OpenOptions};
 use crate::engine::shard::Shard;
@@ -65,7 +66,7 @@ impl<E: Environment> Log<E> {
             io: Turnstile::default(),
             queued: Cell::new(false),
             aging: Cell::new(false),
-            stopping: Cell::new(false),
+            presence: Cell::new(Presence::Here),
             me: me.clone(),
             shard,
         })
@@ -118,6 +119,8 @@ impl<E: Environment> Log<E> {
         header: &BatchHeader,
         length: usize,
     ) -> Result<(), AppendError> {
+        // A log that has left must not make files: another may have its directory by now.
+        self.check_online()?;
         let result = self.make_room_in_segment(header, length).await;
         result.map_err(|error| {
             if error.kind() == io::ErrorKind::StorageFull
@@ -252,14 +255,41 @@ impl<E: Environment> Log<E> {
         }
         let directory = self.path();
         let disk = self.shard.env.disk();
+        self.refuse_foreign_directory().await?;
         disk.create_dir_all(&directory).await?;
         let metadata = format!("version: 0\ntopic_id: {}", self.topic_id);
-        disk.write_atomic(&directory.join("partition.metadata"), metadata.as_bytes())
-            .await?;
+        disk.write_atomic(
+            &directory.join(PARTITION_METADATA_FILE),
+            metadata.as_bytes(),
+        )
+        .await?;
         disk.sync_dir(&self.shard.config.log_dirs[self.directory])
             .await?;
         self.state.borrow_mut().materialized = true;
         Ok(())
+    }
+
+    /// A directory of this name that belongs to another topic is left alone: its files would be taken for this log's.
+    async fn refuse_foreign_directory(&self) -> io::Result<()> {
+        let path = self.path().join(PARTITION_METADATA_FILE);
+        let bytes = match self.shard.env.disk().read_small(&path).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let whose = match PartitionMetadata::parse(&bytes) {
+            Ok(metadata) if metadata.topic_id == self.topic_id => return Ok(()),
+            Ok(metadata) => format!("topic {}", metadata.topic_id),
+            Err(error) => format!("who knows whom ({error})"),
+        };
+        Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!(
+                "{} belongs to {whose}, not to topic {}: if that topic is still being deleted, appends resume by themselves; otherwise restart the broker, which sets the directory aside, or move it away",
+                self.path().display(),
+                self.topic_id
+            ),
+        ))
     }
 
     /// Notes a batch that lies at `position` of the active segment.

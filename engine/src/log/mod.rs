@@ -57,10 +57,23 @@ pub struct Log<E: Environment> {
     pub(crate) queued: Cell<bool>,
     /// Whether it waits in the shard's line of aging dirty logs.
     pub(crate) aging: Cell<bool>,
-    /// Appends are refused: the shard stops.
-    stopping: Cell<bool>,
+    /// Whether it is about to leave the shard.
+    presence: Cell<Presence>,
     /// Itself, for the shard's lines.
     me: Weak<Log<E>>,
+}
+
+/// Whether a log is there to stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    /// Yes.
+    Here,
+    /// It takes no appends: the journal is about to be told that it leaves.
+    Refusing,
+    /// The journal has been told, or is being told.
+    Leaving,
+    /// It has left.
+    Gone,
 }
 
 /// What changes.

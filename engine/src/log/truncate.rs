@@ -18,6 +18,7 @@ impl<E: Environment> Log<E> {
     pub async fn truncate_to(&self, offset: i64) -> Result<i64, LogError> {
         let _turn = self.appending.enter().await;
         self.check_online()?;
+        self.check_staying()?;
         let end = self.log_end_offset();
         if offset >= end {
             return Ok(end);
