@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::EngineError;
+use super::ballast::{BALLAST_FILE, is_full, may_pass};
 use super::shard::Shard;
 use crate::checkpoint::{LOG_START_FILE, RECOVERY_POINT_FILE, format_offsets, parse_offsets};
 use crate::config::EngineConfig;
@@ -98,9 +99,15 @@ pub(super) async fn merge_checkpoints<E: Environment>(
     for directory in &config.log_dirs {
         for which in [OffsetFile::RecoveryPoint, OffsetFile::LogStart] {
             let prefix = format!("{}.", which.base_name());
-            let numbered: Vec<u32> = disk
-                .list(directory)
-                .await?
+            let entries = disk.list(directory).await?;
+            // Each shard makes its own anew, and there may be fewer.
+            for entry in entries
+                .iter()
+                .filter(|entry| entry.name.starts_with(BALLAST_FILE))
+            {
+                ignore_missing(disk.remove_file(&directory.join(&entry.name)).await)?;
+            }
+            let numbered: Vec<u32> = entries
                 .iter()
                 .filter_map(|entry| entry.name.strip_prefix(&prefix)?.parse().ok())
                 .collect();
@@ -152,10 +159,17 @@ impl<E: Environment> Shard<E> {
                 }
                 true
             });
-            write.await?;
+            if let Err(error) = write.await {
+                self.note_shortage(&error);
+                return Err(error);
+            }
             for (log, reached) in here {
                 log.recovery_point_durable(reached.offset);
             }
+        }
+        if !reached.is_empty() {
+            self.registry.short.set(false);
+            self.journal().room_may_come();
         }
         // Whoever works on a log's files may need the turn that is given back here.
         drop(turn);
@@ -163,6 +177,19 @@ impl<E: Environment> Shard<E> {
             log.remove_old_snapshots().await;
         }
         Ok(())
+    }
+
+    /// A checkpoint failed. If that is for want of something that may come back, it will be tried again, and whoever waits for room in the journal is told why there is none.
+    pub(crate) fn note_shortage(&self, error: &io::Error) {
+        if !may_pass(error) {
+            return;
+        }
+        if !self.registry.short.replace(true) {
+            tracing::warn!("checkpoints have to wait for space or descriptors: {error}");
+        }
+        if is_full(error) {
+            self.journal().room_may_not_come(error.to_string());
+        }
     }
 
     fn durable_offsets(&self, which: OffsetFile) -> &RefCell<Vec<Offsets>> {
@@ -189,7 +216,8 @@ impl<E: Environment> Shard<E> {
             return Ok(());
         }
         let path = which.path(&self.config.log_dirs[directory], self.config.shard);
-        write_offsets(&self.env, &path, &offsets).await?;
+        let write = || write_offsets(&self.env, &path, &offsets);
+        self.write_for_sure(directory, write).await?;
         durable.borrow_mut()[directory] = offsets;
         self.registry.taken_out(which, directory, gone);
         Ok(())

@@ -4,6 +4,7 @@
 //! shortened in silence. The engine knows topics by id; which topics ought to exist is the broker's business.
 
 mod background;
+pub(crate) mod ballast;
 mod directories;
 mod maintain;
 mod open;

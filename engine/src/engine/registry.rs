@@ -23,6 +23,10 @@ pub(crate) struct Registry {
     counts: RefCell<Vec<usize>>,
     /// Logs leave one call at a time; whoever wants a name of theirs waits here.
     pub retirements: Turnstile,
+    /// The shard is being opened: what has to be put back may take space that was kept back.
+    pub opening: Cell<bool>,
+    /// Checkpoints fail for want of space, which has been said.
+    pub short: Cell<bool>,
     /// The shard stops: nothing is appended, truncated or made any more.
     pub closing: Cell<bool>,
     /// What the checkpoint files may say of logs that are gone.
@@ -36,6 +40,8 @@ impl Registry {
             names: RefCell::default(),
             counts: RefCell::new(vec![0; directories.max(1)]),
             retirements: Turnstile::default(),
+            opening: Cell::new(true),
+            short: Cell::new(false),
             closing: Cell::new(false),
             forgotten: RefCell::default(),
         }

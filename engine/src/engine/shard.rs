@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::{Rc, Weak};
 
+use super::ballast::Ballast;
 use super::maintain::Offsets;
 use super::registry::Registry;
 use crate::config::EngineConfig;
@@ -51,6 +52,8 @@ pub(crate) struct Shard<E: Environment> {
     written_behind: Cell<u64>,
     /// Names, numbers and leavers of the logs.
     pub registry: Registry,
+    /// Space kept back for a full disk.
+    pub ballast: Ballast<E>,
     /// The running checkpoint or retention must not overlap with another.
     pub maintenance: crate::wait::Turnstile,
     /// Recovery points as each log directory's file has them.
@@ -88,6 +91,7 @@ impl<E: Environment> Shard<E> {
             stop_signal: Event::default(),
             written_behind: Cell::new(0),
             registry: Registry::new(config.log_dirs.len()),
+            ballast: Ballast::new(&config),
             maintenance: crate::wait::Turnstile::default(),
             durable_points: RefCell::new(config.log_dirs.iter().map(|_| Offsets::new()).collect()),
             durable_starts: RefCell::new(config.log_dirs.iter().map(|_| Offsets::new()).collect()),

@@ -64,6 +64,12 @@ pub struct JournalCounters {
 /// What is called with the reason when the journal fails.
 type OnFailure = Box<dyn Fn(Arc<str>)>;
 
+/// A file for large batches that could not be made.
+struct Refused {
+    bytes: u64,
+    reason: Arc<str>,
+}
+
 /// See the module.
 pub(crate) struct Journal<E: Environment> {
     env: E,
@@ -91,8 +97,11 @@ pub(crate) struct Journal<E: Environment> {
     counters: Cell<JournalCounters>,
     /// A file of at least this size is needed; 0: none in particular.
     wanted_bytes: Cell<u64>,
-    /// Why such a file could not be made.
-    large_file_error: RefCell<Option<String>>,
+    /// How many files for large batches could not be made, and the last of them.
+    refusals: Cell<u64>,
+    refused: RefCell<Option<Refused>>,
+    /// Why no room is to be expected, while that is so.
+    trouble: RefCell<Option<Arc<str>>>,
     /// What offline logs need of the journal: it comes on top of the configured bytes, so that the others are not starved.
     exempt_bytes: Cell<u64>,
     /// While that is being said again, files may be made beyond the limit.
@@ -171,7 +180,9 @@ impl<E: Environment> Journal<E> {
             on_failure: RefCell::new(None),
             counters: Cell::default(),
             wanted_bytes: Cell::new(0),
-            large_file_error: RefCell::new(None),
+            refusals: Cell::new(0),
+            refused: RefCell::new(None),
+            trouble: RefCell::new(None),
             exempt_bytes: Cell::new(0),
             restating: Cell::new(false),
             stopping: Cell::new(false),
@@ -231,8 +242,8 @@ impl<E: Environment> Journal<E> {
 
     /// Whether an item with a body of `length` bytes in up to `pieces` block pieces can be gathered now.
     ///
-    /// The error says that a body of this size needs a file that cannot be made.
-    pub fn room_for(&self, length: usize, pieces: usize) -> Result<Room, String> {
+    /// The error says why there is none and none is to be expected.
+    pub fn room_for(&self, length: usize, pieces: usize) -> Result<Room, Arc<str>> {
         let state = self.state.borrow();
         let gathered = state
             .gathering
@@ -250,14 +261,14 @@ impl<E: Environment> Journal<E> {
         if state.place_for(needed, gathered as u64).is_some() {
             return Ok(Room::Now);
         }
-        if let Some(error) = self.large_file_error.borrow_mut().take() {
-            return Err(error);
-        }
         drop(state);
         self.wanted_bytes
-            .set(self.wanted_bytes.get().max(needed + 2 * BLOCK_BYTES as u64));
+            .set(self.wanted_bytes.get().max(wanted_for(length)));
         self.keeper.raise();
-        Ok(Room::Later)
+        match &*self.trouble.borrow() {
+            Some(reason) if !self.restating.get() => Err(reason.clone()),
+            _ => Ok(Room::Later),
+        }
     }
 
     fn fits_gathering(&self, state: &State<E>, length: usize, pieces: usize) -> bool {
@@ -368,6 +379,11 @@ impl<E: Environment> Journal<E> {
             call(reason);
         }
     }
+}
+
+/// Bytes of a file that a body of `length` bytes fits in.
+fn wanted_for(length: usize) -> u64 {
+    fresh_entry_bytes(length) + 2 * BLOCK_BYTES as u64
 }
 
 /// Bytes of an entry with a single item of `length` bytes, at most.

@@ -229,7 +229,7 @@ impl<E: Environment> Log<E> {
         let journal = self.shard.journal();
         match journal
             .room_for(length, pieces)
-            .map_err(AppendError::StorageFull)?
+            .map_err(|reason| AppendError::StorageFull(reason.to_string()))?
         {
             Room::Now => {}
             Room::Later => return Ok(Err(Wait::Journal(length, pieces))),
