@@ -11,6 +11,7 @@ pub mod entry;
 mod files;
 pub(crate) mod scan;
 pub(crate) mod space;
+mod supervised;
 mod writer;
 
 use std::cell::{Cell, RefCell};

@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures_util::future::select;
 
 use super::entry::{Identity, Item};
+use super::supervised::Supervised;
 use super::{FileMark, Journal, JournalFile, Refused, Room, State, wanted_for};
 use crate::config::EngineConfig;
 use crate::disk::{Disk, DiskFile, OpenOptions, write_zeros};
@@ -155,6 +156,7 @@ impl<E: Environment> Journal<E> {
 
     /// The keeper task: recycles, makes files ahead of need, asks for checkpoints when there is no other way.
     async fn run_keeper(self: Rc<Self>) {
+        let _supervised = Supervised(self.clone());
         let mut failures = 0;
         // When a file may be tried again that could not be made.
         let mut next_try = 0;
