@@ -305,7 +305,6 @@ fn engine_config(common: &Common, shard: usize, descriptors: u64) -> EngineConfi
         shards: common.shards as u32,
         journal_dir: config.journal_dir.clone(),
         tail_cache_bytes: config.tail_cache_bytes / shards,
-        journal_bytes_max: config.journal_bytes_max / shards,
         // Half of the descriptors are for segments, the rest for connections and everything else.
         open_files_max: (descriptors / 2 / shards).clamp(64, 65_536) as usize,
         retention_check_interval: milliseconds("log.retention.check.interval.ms"),
@@ -318,6 +317,7 @@ fn engine_config(common: &Common, shard: usize, descriptors: u64) -> EngineConfi
                 .map(|directory| directory.path.clone())
                 .collect(),
         )
+        .with_journal_bytes(config.journal_bytes_max / shards)
     }
 }
 

@@ -82,6 +82,16 @@ impl EngineConfig {
         }
     }
 
+    /// Gives the shard's journal so many bytes, in files of which several fit.
+    #[must_use]
+    pub fn with_journal_bytes(mut self, bytes: u64) -> Self {
+        self.journal_bytes_max = bytes;
+        // Room for the largest batch that clients send by default, in the smallest; quickly made and recycled, in the largest.
+        self.journal_file_bytes = (bytes / 8).clamp(2 << 20, 32 << 20);
+        self.journal_first_file_bytes = self.journal_file_bytes.min(4 << 20);
+        self
+    }
+
     /// The directory that holds this shard's journal.
     pub fn journal_path(&self) -> PathBuf {
         self.journal_root().join(self.shard.to_string())
