@@ -20,6 +20,9 @@ use crate::disk::Disk;
 use crate::environment::Environment;
 use crate::log::{Checkpointed, Log, TopicPartition, ignore_missing};
 
+/// The largest file of offsets that is read: a million partitions with the longest names there are.
+const OFFSETS_BYTES_MAX: u64 = 1_000_000 * 300;
+
 /// A partition as the offset files name it.
 pub(crate) type OffsetName = (Arc<str>, i32);
 /// Offsets by partition.
@@ -61,7 +64,7 @@ pub(crate) async fn read_offsets<E: Environment>(
         which.path(directory, shard),
         directory.join(which.base_name()),
     ] {
-        match env.disk().read_small(&path).await {
+        match env.disk().read_whole(&path, OFFSETS_BYTES_MAX).await {
             Ok(bytes) => {
                 let lines = parse_offsets(&bytes).map_err(|error| EngineError::Damaged {
                     path: path.display().to_string(),
