@@ -374,7 +374,6 @@ fn engine_config(common: &Common, shard: usize, descriptors: Descriptors) -> Eng
         shards: common.shards as u32,
         journal_dir: config.journal_dir.clone(),
         tail_cache_bytes: config.tail_cache_bytes / shards,
-        journal_bytes_max: config.journal_bytes_max / shards,
         open_files_max: descriptors.segments_per_shard,
         retention_check_interval: milliseconds("log.retention.check.interval.ms"),
         file_delete_delay: milliseconds("log.segment.delete.delay.ms"),
@@ -386,6 +385,7 @@ fn engine_config(common: &Common, shard: usize, descriptors: Descriptors) -> Eng
                 .map(|directory| directory.path.clone())
                 .collect(),
         )
+        .with_journal_bytes(config.journal_bytes_max / shards)
     }
 }
 

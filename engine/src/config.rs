@@ -35,6 +35,8 @@ pub struct EngineConfig {
     pub write_behind_age: Duration,
     /// Segment writes in flight at most, per shard.
     pub write_behind_depth: usize,
+    /// Bytes kept back in each directory for the small writes by which a full disk is emptied again; 0: none.
+    pub ballast_bytes: u64,
     /// How often logs with unsynced data are checkpointed when nothing presses.
     pub checkpoint_interval: Duration,
     /// Most segment files that this shard keeps open.
@@ -69,6 +71,7 @@ impl EngineConfig {
             write_behind_bytes: 512 << 10,
             write_behind_age: Duration::from_secs(5),
             write_behind_depth: 2,
+            ballast_bytes: 4 << 20,
             checkpoint_interval: Duration::from_secs(30),
             open_files_max: 4096,
             retention_check_interval: Duration::from_secs(300),
@@ -86,6 +89,16 @@ impl EngineConfig {
         let backlog = (self.tail_cache_bytes / 4) as usize;
         self.journal_entry_bytes = self.journal_entry_bytes.min(entry);
         self.journal_backlog_bytes = self.journal_backlog_bytes.min(backlog);
+        self
+    }
+
+    /// Gives the shard's journal so many bytes, in files of which several fit.
+    #[must_use]
+    pub fn with_journal_bytes(mut self, bytes: u64) -> Self {
+        self.journal_bytes_max = bytes;
+        // Room for the largest batch that clients send by default, in the smallest; quickly made and recycled, in the largest.
+        self.journal_file_bytes = (bytes / 8).clamp(2 << 20, 32 << 20);
+        self.journal_first_file_bytes = self.journal_file_bytes.min(4 << 20);
         self
     }
 

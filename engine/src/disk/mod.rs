@@ -111,12 +111,17 @@ pub trait Disk: Clone + 'static {
 
     /// Reads a whole small file; refuses one larger than [`SMALL_FILE_BYTES_MAX`].
     fn read_small(&self, path: &Path) -> impl Future<Output = io::Result<Vec<u8>>> {
+        self.read_whole(path, SMALL_FILE_BYTES_MAX)
+    }
+
+    /// Reads a whole file; refuses one larger than `bytes_max`.
+    fn read_whole(&self, path: &Path, bytes_max: u64) -> impl Future<Output = io::Result<Vec<u8>>> {
         async move {
             let file = self.open(path, OpenOptions::default()).await?;
             let len = file.len().await?;
-            if len > SMALL_FILE_BYTES_MAX {
+            if len > bytes_max {
                 let message = format!(
-                    "{} has {len} bytes, at most {SMALL_FILE_BYTES_MAX} are expected",
+                    "{} has {len} bytes, at most {bytes_max} are expected",
                     path.display()
                 );
                 return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));

@@ -4,6 +4,7 @@
 //! The files of a shard carry its number behind Kafka's name, so that shards do not write over each other. A change of the number of shards merges them into files
 //! without a number, which a shard reads as long as it has none of its own.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::EngineError;
+use super::ballast::{BALLAST_FILE, is_full, may_pass};
 use super::shard::Shard;
 use crate::checkpoint::{LOG_START_FILE, RECOVERY_POINT_FILE, format_offsets, parse_offsets};
 use crate::config::EngineConfig;
@@ -18,11 +20,16 @@ use crate::disk::Disk;
 use crate::environment::Environment;
 use crate::log::{Checkpointed, Log, TopicPartition, ignore_missing};
 
+/// The largest file of offsets that is read: a million partitions with the longest names there are.
+const OFFSETS_BYTES_MAX: u64 = 1_000_000 * 300;
+
+/// A partition as the offset files name it.
+pub(crate) type OffsetName = (Arc<str>, i32);
 /// Offsets by partition.
-pub(crate) type Offsets = BTreeMap<(Arc<str>, i32), i64>;
+pub(crate) type Offsets = BTreeMap<OffsetName, i64>;
 
 /// The files in which a directory keeps offsets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum OffsetFile {
     /// Everything before is synced.
     RecoveryPoint,
@@ -31,6 +38,9 @@ pub(crate) enum OffsetFile {
 }
 
 impl OffsetFile {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::RecoveryPoint, Self::LogStart];
+
     fn base_name(self) -> &'static str {
         match self {
             OffsetFile::RecoveryPoint => RECOVERY_POINT_FILE,
@@ -54,7 +64,7 @@ pub(crate) async fn read_offsets<E: Environment>(
         which.path(directory, shard),
         directory.join(which.base_name()),
     ] {
-        match env.disk().read_small(&path).await {
+        match env.disk().read_whole(&path, OFFSETS_BYTES_MAX).await {
             Ok(bytes) => {
                 let lines = parse_offsets(&bytes).map_err(|error| EngineError::Damaged {
                     path: path.display().to_string(),
@@ -92,9 +102,15 @@ pub(super) async fn merge_checkpoints<E: Environment>(
     for directory in &config.log_dirs {
         for which in [OffsetFile::RecoveryPoint, OffsetFile::LogStart] {
             let prefix = format!("{}.", which.base_name());
-            let numbered: Vec<u32> = disk
-                .list(directory)
-                .await?
+            let entries = disk.list(directory).await?;
+            // Each shard makes its own anew, and there may be fewer.
+            for entry in entries
+                .iter()
+                .filter(|entry| entry.name.starts_with(BALLAST_FILE))
+            {
+                ignore_missing(disk.remove_file(&directory.join(&entry.name)).await)?;
+            }
+            let numbered: Vec<u32> = entries
                 .iter()
                 .filter_map(|entry| entry.name.strip_prefix(&prefix)?.parse().ok())
                 .collect();
@@ -114,7 +130,8 @@ pub(super) async fn merge_checkpoints<E: Environment>(
     Ok(())
 }
 
-fn key(topic_partition: &TopicPartition) -> (Arc<str>, i32) {
+/// What the offset files call a partition.
+pub(super) fn name_of(topic_partition: &TopicPartition) -> OffsetName {
     (topic_partition.topic.clone(), topic_partition.partition)
 }
 
@@ -135,21 +152,27 @@ impl<E: Environment> Shard<E> {
             if here.is_empty() {
                 continue;
             }
-            let mut points = self.durable_points.borrow()[directory].clone();
-            for (log, reached) in &here {
-                // An earlier checkpoint may come later.
-                let point = points
-                    .entry(key(log.topic_partition()))
-                    .or_insert(reached.offset);
-                *point = reached.offset.max(*point);
+            let write = self.update_offsets(OffsetFile::RecoveryPoint, directory, |points| {
+                for (log, reached) in &here {
+                    // An earlier checkpoint may come later.
+                    let point = points
+                        .entry(name_of(log.topic_partition()))
+                        .or_insert(reached.offset);
+                    *point = reached.offset.max(*point);
+                }
+                true
+            });
+            if let Err(error) = write.await {
+                self.note_shortage(&error);
+                return Err(error);
             }
-            let path =
-                OffsetFile::RecoveryPoint.path(&self.config.log_dirs[directory], self.config.shard);
-            write_offsets(&self.env, &path, &points).await?;
-            self.durable_points.borrow_mut()[directory] = points;
             for (log, reached) in here {
                 log.recovery_point_durable(reached.offset);
             }
+        }
+        if !reached.is_empty() {
+            self.registry.short.set(false);
+            self.journal().room_may_come();
         }
         // Whoever works on a log's files may need the turn that is given back here.
         drop(turn);
@@ -159,53 +182,114 @@ impl<E: Environment> Shard<E> {
         Ok(())
     }
 
-    /// Takes a partition's recovery point and log start offset out of the files, durably.
-    pub(crate) async fn forget_recovery_point(
+    /// A checkpoint failed. If that is for want of something that may come back, it will be tried again, and whoever waits for room in the journal is told why there is none.
+    pub(crate) fn note_shortage(&self, error: &io::Error) {
+        if !may_pass(error) {
+            return;
+        }
+        if !self.registry.short.replace(true) {
+            tracing::warn!("checkpoints have to wait for space or descriptors: {error}");
+        }
+        if is_full(error) {
+            self.journal().room_may_not_come(error.to_string());
+        }
+    }
+
+    fn durable_offsets(&self, which: OffsetFile) -> &RefCell<Vec<Offsets>> {
+        match which {
+            OffsetFile::RecoveryPoint => &self.durable_points,
+            OffsetFile::LogStart => &self.durable_starts,
+        }
+    }
+
+    /// Changes a directory's offsets durably, if `change` says that it changes anything, and takes out what is said of logs that are gone. The caller has the turn.
+    async fn update_offsets(
+        &self,
+        which: OffsetFile,
+        directory: usize,
+        change: impl FnOnce(&mut Offsets) -> bool,
+    ) -> io::Result<()> {
+        let durable = self.durable_offsets(which);
+        let mut offsets = durable.borrow()[directory].clone();
+        let gone = self.registry.forgotten_in(which, directory);
+        for name in &gone {
+            offsets.remove(name);
+        }
+        if !change(&mut offsets) {
+            return Ok(());
+        }
+        let path = which.path(&self.config.log_dirs[directory], self.config.shard);
+        let write = || write_offsets(&self.env, &path, &offsets);
+        self.write_for_sure(directory, write).await?;
+        durable.borrow_mut()[directory] = offsets;
+        self.registry.taken_out(which, directory, gone);
+        Ok(())
+    }
+
+    /// Whether the files of a directory may say something of a partition of this name.
+    pub(super) fn says_offsets_of(
+        &self,
+        directory: usize,
+        topic_partition: &TopicPartition,
+    ) -> bool {
+        let name = name_of(topic_partition);
+        OffsetFile::ALL
+            .into_iter()
+            .any(|which| self.says_offset_of(which, directory, &name))
+    }
+
+    fn says_offset_of(&self, which: OffsetFile, directory: usize, name: &OffsetName) -> bool {
+        self.durable_offsets(which).borrow()[directory].contains_key(name)
+            || self.registry.is_forgotten(which, directory, name)
+    }
+
+    /// Takes what is said of a partition of this name out of a directory's files, durably.
+    pub(super) async fn forget_offsets(
         &self,
         directory: usize,
         topic_partition: &TopicPartition,
     ) -> io::Result<()> {
         let _turn = self.maintenance.enter().await;
-        let path = &self.config.log_dirs[directory];
-        let mut points = self.durable_points.borrow()[directory].clone();
-        if points.remove(&key(topic_partition)).is_some() {
-            write_offsets(
-                &self.env,
-                &OffsetFile::RecoveryPoint.path(path, self.config.shard),
-                &points,
-            )
-            .await?;
-            self.durable_points.borrow_mut()[directory] = points;
+        let name = name_of(topic_partition);
+        for which in OffsetFile::ALL {
+            if self.says_offset_of(which, directory, &name) {
+                let write = self.update_offsets(which, directory, |offsets| {
+                    offsets.remove(&name);
+                    true
+                });
+                write.await?;
+            }
         }
-        let mut starts = self.durable_starts.borrow()[directory].clone();
-        if starts.remove(&key(topic_partition)).is_some() {
-            write_offsets(
-                &self.env,
-                &OffsetFile::LogStart.path(path, self.config.shard),
-                &starts,
-            )
-            .await?;
-            self.durable_starts.borrow_mut()[directory] = starts;
+        Ok(())
+    }
+
+    /// Takes everything out of the files that is said of logs that are gone.
+    pub(super) async fn take_out_forgotten(&self) -> io::Result<()> {
+        let _turn = self.maintenance.enter().await;
+        for directory in 0..self.config.log_dirs.len() {
+            for which in OffsetFile::ALL {
+                self.update_offsets(which, directory, |_| true).await?;
+            }
         }
         Ok(())
     }
 
     /// Makes a log's start offset durable.
+    ///
+    /// # Errors
+    /// When the disk refuses, or the log no longer answers: what was written then would be taken for the next one's of its name.
     pub(crate) async fn write_log_start(&self, log: &Log<E>, offset: i64) -> io::Result<()> {
         let _turn = self.maintenance.enter().await;
-        let directory = log.directory_index();
-        let mut starts = self.durable_starts.borrow()[directory].clone();
-        if starts
-            .get(&key(log.topic_partition()))
-            .is_some_and(|durable| *durable >= offset)
-        {
-            return Ok(());
-        }
-        starts.insert(key(log.topic_partition()), offset);
-        let path = OffsetFile::LogStart.path(&self.config.log_dirs[directory], self.config.shard);
-        write_offsets(&self.env, &path, &starts).await?;
-        self.durable_starts.borrow_mut()[directory] = starts;
-        Ok(())
+        log.check_online().map_err(io::Error::other)?;
+        let name = name_of(log.topic_partition());
+        let write = self.update_offsets(OffsetFile::LogStart, log.directory_index(), |starts| {
+            if starts.get(&name).is_some_and(|durable| *durable >= offset) {
+                return false;
+            }
+            starts.insert(name, offset);
+            true
+        });
+        write.await
     }
 
     /// Lets the files speak of this shard's logs only, and say no more of them than what was found, durably: a truncation that the journal finished must not be
@@ -213,35 +297,29 @@ impl<E: Environment> Shard<E> {
     pub(crate) async fn cap_offsets(&self) -> io::Result<()> {
         let _turn = self.maintenance.enter().await;
         let logs = self.all_logs();
-        let all = [
-            (OffsetFile::RecoveryPoint, &self.durable_points),
-            (OffsetFile::LogStart, &self.durable_starts),
-        ];
-        for (which, durable) in all {
-            for (directory, path) in self.config.log_dirs.iter().enumerate() {
-                let mut offsets = durable.borrow()[directory].clone();
+        for which in OffsetFile::ALL {
+            for directory in 0..self.config.log_dirs.len() {
                 let here = || logs.iter().filter(|log| log.directory_index() == directory);
-                let ours: BTreeSet<_> = here().map(|log| key(log.topic_partition())).collect();
-                let before = offsets.len();
-                offsets.retain(|name, _| ours.contains(name));
-                let mut lowered = offsets.len() < before;
-                for log in here().filter(|log| log.failure().is_none()) {
-                    let found = match which {
-                        OffsetFile::RecoveryPoint => log.state.borrow().recovery_point,
-                        OffsetFile::LogStart => log.log_start_offset(),
-                    };
-                    if let Some(offset) = offsets.get_mut(&key(log.topic_partition()))
-                        && *offset > found
-                    {
-                        *offset = found;
-                        lowered = true;
+                let ours: BTreeSet<_> = here().map(|log| name_of(log.topic_partition())).collect();
+                let write = self.update_offsets(which, directory, |offsets| {
+                    let before = offsets.len();
+                    offsets.retain(|name, _| ours.contains(name));
+                    let mut lowered = offsets.len() < before;
+                    for log in here().filter(|log| log.failure().is_none()) {
+                        let found = match which {
+                            OffsetFile::RecoveryPoint => log.state.borrow().recovery_point,
+                            OffsetFile::LogStart => log.log_start_offset(),
+                        };
+                        if let Some(offset) = offsets.get_mut(&name_of(log.topic_partition()))
+                            && *offset > found
+                        {
+                            *offset = found;
+                            lowered = true;
+                        }
                     }
-                }
-                if lowered {
-                    write_offsets(&self.env, &which.path(path, self.config.shard), &offsets)
-                        .await?;
-                    durable.borrow_mut()[directory] = offsets;
-                }
+                    lowered
+                });
+                write.await?;
             }
         }
         Ok(())
@@ -250,20 +328,16 @@ impl<E: Environment> Shard<E> {
     /// Lowers a log's recovery point and start durably to `offset`: it was truncated.
     pub(crate) async fn lower_offsets(&self, log: &Log<E>, offset: i64) -> io::Result<()> {
         let _turn = self.maintenance.enter().await;
-        let directory = log.directory_index();
-        let path = &self.config.log_dirs[directory];
-        let all = [
-            (OffsetFile::RecoveryPoint, &self.durable_points),
-            (OffsetFile::LogStart, &self.durable_starts),
-        ];
-        for (which, durable) in all {
-            let mut offsets = durable.borrow()[directory].clone();
-            match offsets.get_mut(&key(log.topic_partition())) {
-                Some(recorded) if *recorded > offset => *recorded = offset,
-                _ => continue,
-            }
-            write_offsets(&self.env, &which.path(path, self.config.shard), &offsets).await?;
-            durable.borrow_mut()[directory] = offsets;
+        let name = name_of(log.topic_partition());
+        for which in OffsetFile::ALL {
+            let write = self.update_offsets(which, log.directory_index(), |offsets| {
+                match offsets.get_mut(&name) {
+                    Some(recorded) if *recorded > offset => *recorded = offset,
+                    _ => return false,
+                }
+                true
+            });
+            write.await?;
         }
         Ok(())
     }

@@ -4,14 +4,16 @@
 //! shortened in silence. The engine knows topics by id; which topics ought to exist is the broker's business.
 
 mod background;
+pub(crate) mod ballast;
 mod directories;
 mod maintain;
 mod open;
 mod recovery;
+mod registry;
 mod relocate;
+mod retire;
 pub(crate) mod shard;
 
-use std::collections::btree_map::Entry;
 use std::io;
 use std::rc::Rc;
 
@@ -20,7 +22,6 @@ pub use directories::{Prepared, prepare_directories};
 use crate::config::{EngineConfig, LogConfig};
 use crate::environment::Environment;
 use crate::journal::JournalCounters;
-use crate::journal::entry::Item;
 use crate::log::{Log, LogError, TopicId, TopicPartition};
 use shard::Shard;
 
@@ -140,11 +141,9 @@ pub fn shard_of(topic_id: &TopicId, partition: i32, shards: u32) -> u32 {
 impl<E: Environment> Engine<E> {
     /// The log of a partition, if this shard has it.
     pub fn log(&self, topic_id: &TopicId, partition: i32) -> Option<Rc<Log<E>>> {
-        self.shard
-            .logs
-            .borrow()
-            .get(&(*topic_id, partition))
-            .cloned()
+        let logs = self.shard.logs.borrow();
+        let log = logs.get(&(*topic_id, partition))?;
+        (!log.is_gone()).then(|| log.clone())
     }
 
     /// All logs of this shard.
@@ -165,122 +164,48 @@ impl<E: Environment> Engine<E> {
         config: LogConfig,
         directory: Option<usize>,
     ) -> Result<Rc<Log<E>>, EngineError> {
+        let shard = &self.shard;
         let key = (topic_id, topic_partition.partition);
-        if let Some(log) = self.shard.logs.borrow().get(&key) {
-            log.set_config(config);
-            return Ok(log.clone());
-        }
-        if self
-            .shard
-            .all_logs()
-            .iter()
-            .any(|log| *log.topic_partition() == topic_partition)
-        {
-            return Err(EngineError::NameTaken(topic_partition));
-        }
         let directory = match directory {
-            Some(directory) => directory.min(self.shard.config.log_dirs.len() - 1),
-            None => self.least_loaded_directory(),
+            Some(directory) => directory.min(shard.config.log_dirs.len() - 1),
+            None => shard.registry.least_loaded_directory(),
         };
-        // A recovery point of an earlier partition of this name must not meet the new one.
-        self.shard
-            .forget_recovery_point(directory, &topic_partition)
-            .await?;
+        loop {
+            if shard.registry.closing.get() {
+                return Err(LogError::stopping(&topic_partition).into());
+            }
+            let there = shard.logs.borrow().get(&key).cloned();
+            let there = there.or_else(|| shard.named(&topic_partition));
+            match there {
+                // Its name is free once it has left.
+                Some(log) if log.is_retiring() && !shard.registry.retirements.is_free() => {
+                    drop(shard.registry.retirements.enter().await);
+                }
+                Some(log) if log.topic_id() == topic_id && !log.is_retiring() => {
+                    log.set_config(config);
+                    return Ok(log);
+                }
+                Some(_) => return Err(EngineError::NameTaken(topic_partition)),
+                // What is said of an earlier partition of this name must not meet the new one.
+                None if shard.says_offsets_of(directory, &topic_partition) => {
+                    shard.forget_offsets(directory, &topic_partition).await?;
+                }
+                None => break,
+            }
+        }
         let log = Log::new(
-            self.shard.clone(),
+            shard.clone(),
             topic_partition,
             topic_id,
             directory,
             config,
             0,
         );
-        if let Some(reason) = self.shard.journal().failure() {
+        if let Some(reason) = shard.journal().failure() {
             log.take_offline(&reason);
         }
-        match self.shard.logs.borrow_mut().entry(key) {
-            Entry::Occupied(there) => Ok(there.get().clone()),
-            Entry::Vacant(free) => Ok(free.insert(log).clone()),
-        }
-    }
-
-    fn least_loaded_directory(&self) -> usize {
-        let mut logs = vec![0usize; self.shard.config.log_dirs.len().max(1)];
-        for log in self.shard.logs.borrow().values() {
-            logs[log.directory_index()] += 1;
-        }
-        logs.iter()
-            .enumerate()
-            .min_by_key(|(_, count)| **count)
-            .map_or(0, |(index, _)| index)
-    }
-
-    /// Deletes a log: durable in the journal when this returns; its files go in the background after `file.delete.delay.ms`.
-    ///
-    /// # Errors
-    /// When the journal or the directory refuses. Deleting what is not there is fine.
-    pub async fn delete_log(&self, topic_id: &TopicId, partition: i32) -> Result<(), EngineError> {
-        self.retire(topic_id, partition, "delete").await
-    }
-
-    /// Sets a log aside that the cluster does not know: its directory is renamed to `…-stray` and kept.
-    ///
-    /// # Errors
-    /// When the journal or the directory refuses.
-    pub async fn set_aside(&self, topic_id: &TopicId, partition: i32) -> Result<(), EngineError> {
-        self.retire(topic_id, partition, "stray").await
-    }
-
-    async fn retire(
-        &self,
-        topic_id: &TopicId,
-        partition: i32,
-        suffix: &str,
-    ) -> Result<(), EngineError> {
-        let key = (*topic_id, partition);
-        let Some(log) = self.log(topic_id, partition) else {
-            return Ok(());
-        };
-        // What is set aside should be whole: its last records are in the journal only.
-        if suffix == "stray" && log.checkpoint(true).await.is_none() {
-            tracing::warn!(log = %log.topic_partition(), "set aside without its last records, which cannot be written");
-        }
-        // The log stays where checkpoints find it until the journal has taken the item: it may hold what makes room.
-        let (topic_id, kept) = (*topic_id, suffix == "stray");
-        let item = if kept {
-            Item::SetAside {
-                topic_id,
-                partition,
-            }
-        } else {
-            Item::Delete {
-                topic_id,
-                partition,
-            }
-        };
-        let (_, mark) = self
-            .shard
-            .journal()
-            .write_item(&item)
-            .await
-            .map_err(|reason| io::Error::other(&*reason))?;
-        if self.shard.logs.borrow_mut().remove(&key).is_none() {
-            // Somebody else was faster.
-            mark.unpin();
-            return Ok(());
-        }
-        log.close_deleted();
-        let done = log.rename_directory(suffix).await;
-        self.shard
-            .forget_recovery_point(log.directory_index(), log.topic_partition())
-            .await?;
-        log.let_go();
-        mark.unpin();
-        if let Some(renamed) = done?
-            && suffix == "delete"
-        {
-            self.shard.remove_later(renamed);
-        }
-        Ok(())
+        shard.admit(&log);
+        Ok(log)
     }
 
     /// Counters and levels.

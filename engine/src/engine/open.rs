@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use futures_util::stream::{self, StreamExt};
 
+use super::ballast::is_full;
 use super::directories::{
     create_directory, journal_identity, read_clean_marker, remove_clean_marker, write_clean_marker,
 };
@@ -18,7 +19,7 @@ use crate::disk::Disk;
 use crate::environment::Environment;
 use crate::journal::Journal;
 use crate::journal::scan::{open_clean, scan};
-use crate::journal::space::ChainStart;
+use crate::journal::space::{ChainStart, FILE_BYTES_MIN, first_file_bytes, make_file};
 use crate::log::replay::OpenPlan;
 use crate::log::{Log, TopicPartition};
 use crate::wait::Signal;
@@ -40,6 +41,7 @@ impl<E: Environment> Engine<E> {
         let identity = journal_identity(&env, &config).await?;
         let clean = read_clean_marker(&env, &config).await?;
         let shard = Shard::new(env.clone(), config.clone());
+        shard.open_ballast().await;
         let keeper = Rc::new(Signal::default());
         let journal_path = config.journal_path();
         let scanned = match clean {
@@ -104,10 +106,7 @@ impl<E: Environment> Engine<E> {
             })
             .await;
         for (log, _) in &logs {
-            shard.logs.borrow_mut().insert(
-                (log.topic_id(), log.topic_partition().partition),
-                log.clone(),
-            );
+            shard.admit(log);
         }
         drop(logs);
 
@@ -135,10 +134,24 @@ impl<E: Environment> Engine<E> {
             .max()
             .unwrap_or(0)
             .max(chain.next_file_number);
-        let chain = ChainStart {
+        let mut chain = ChainStart {
             next_file_number,
             ..chain
         };
+        if damage.is_none() && chain.free.is_empty() {
+            let number = chain.next_file_number;
+            chain.next_file_number += 1;
+            let make = |size| make_file(&env, &journal_path, number, size, &keeper);
+            let made = match make(first_file_bytes(&config)).await {
+                // A small one will do to get going.
+                Err(error) if is_full(&error) => {
+                    let small = || make(FILE_BYTES_MIN);
+                    shard.write_for_sure(shard.journal_ballast(), small).await
+                }
+                other => other,
+            };
+            chain.free.push(made?);
+        }
         let pool = shard.pool.clone();
         let journal = match damage {
             Some(damage) => {
@@ -158,6 +171,11 @@ impl<E: Environment> Engine<E> {
                 }
             }
         });
+        shard.registry.opening.set(false);
+        for directory in 0..config.log_dirs.len() {
+            shard.restore_ballast(directory).await;
+        }
+        shard.restore_ballast(shard.journal_ballast()).await;
         shard.start_maintenance();
         shard.remove_deleted_directories().await?;
         let recovered = shard
@@ -181,8 +199,8 @@ impl<E: Environment> Engine<E> {
         let shard = &self.shard;
         let mut reached = Vec::new();
         let mut all_well = true;
+        shard.registry.closing.set(true);
         for log in shard.all_logs() {
-            log.refuse_appends();
             match log.checkpoint(true).await {
                 Some(offset) => reached.push((log, offset)),
                 None => all_well = false,
@@ -195,8 +213,17 @@ impl<E: Environment> Engine<E> {
         shard.write_recovery_points(&reached).await?;
         let journal = shard.journal();
         journal.stop().await;
-        if all_well && journal.failure().is_none() {
-            write_clean_marker(&shard.env, &shard.config, journal.last_sequence()).await?;
+        // What somebody was still at is in the journal only.
+        let settled = || {
+            shard.registry.retirements.is_free()
+                && shard
+                    .all_logs()
+                    .iter()
+                    .all(|log| !log.needs_checkpoint() && !log.is_changing())
+        };
+        if all_well && journal.failure().is_none() && settled() {
+            let mark = || write_clean_marker(&shard.env, &shard.config, journal.last_sequence());
+            shard.write_for_sure(shard.journal_ballast(), mark).await?;
         }
         for log in shard.all_logs() {
             log.close_stopped();

@@ -28,6 +28,8 @@ pub(super) struct JournalView {
     /// The oldest journal file with a truncation that counts.
     pub truncated_in: usize,
     pub deleted: bool,
+    /// It was deleted once, whatever came then.
+    was_deleted: bool,
     /// Set aside, rather: the directory stays under another name.
     pub kept: bool,
 }
@@ -102,6 +104,7 @@ pub(super) fn resolve(items: &[FoundItem]) -> BTreeMap<LogKey, JournalView> {
                 let view = views.entry((topic_id, partition)).or_default();
                 *view = JournalView {
                     deleted: true,
+                    was_deleted: true,
                     kept: matches!(found.read.item, Item::SetAside { .. }),
                     ..JournalView::default()
                 };
@@ -141,6 +144,7 @@ pub(super) async fn recover<E: Environment>(
     for index in views.values().flat_map(|view| &view.appends) {
         needed[*index] = true;
     }
+    let mut skipped = BTreeSet::new();
     let mut window = Window::default();
     let mut window_file = usize::MAX;
     for (index, found) in scan.items.iter().enumerate() {
@@ -159,7 +163,15 @@ pub(super) async fn recover<E: Environment>(
             continue;
         }
         let log = shard.logs.borrow().get(&(topic_id, partition)).cloned();
+        let key = (topic_id, partition);
         let Some(log) = log else {
+            if views.get(&key).is_some_and(|view| view.was_deleted) {
+                // Earlier versions let an append slip in behind the deletion; no directory was made for it.
+                if skipped.insert(key) {
+                    tracing::warn!(%topic_id, partition, "the journal holds records behind the deletion of their log, whose directory is gone: they go with it");
+                }
+                continue;
+            }
             return Err(EngineError::MissingLog {
                 topic_id,
                 partition,

@@ -52,7 +52,7 @@ impl<E: Environment> Shard<E> {
         for log in &logs {
             let view = views.remove(&key(log)).unwrap_or_default();
             match restate(&journal, log, &files, &items, &view).await {
-                Ok(restated) => bytes += restated,
+                Ok(restated) => bytes += restated.unwrap_or(0),
                 Err(error) => done = Err(error),
             }
         }
@@ -94,14 +94,15 @@ fn of_log(item: &Item) -> Option<LogKey> {
     }
 }
 
-/// Says everything again that counts for one log, then lets go of where it was said before. Returns its bytes.
+/// Says everything again that counts for one log, then lets go of where it was said before. Returns its bytes, or nothing when the log leaves meanwhile: behind the news of
+/// that the journal must not speak of it.
 async fn restate<E: Environment>(
     journal: &Journal<E>,
     log: &Log<E>,
     files: &[JournalFile<E>],
     items: &[FoundItem],
     view: &JournalView,
-) -> io::Result<u64> {
+) -> io::Result<Option<u64>> {
     let (topic_id, partition) = key(log);
     let marker = |complete| Item::Restate {
         topic_id,
@@ -115,7 +116,9 @@ async fn restate<E: Environment>(
         .recovery_point
         .min(view.truncated_to.unwrap_or(i64::MAX));
     let mut marks: Vec<Rc<FileMark>> = Vec::new();
-    let mut bytes = push(journal, &marker(false), &[], &mut marks).await?.1;
+    let Some((_, mut bytes)) = push(journal, log, &marker(false), &[], &mut marks).await? else {
+        return Ok(None);
+    };
     let mut window = Window::default();
     let mut window_file = usize::MAX;
     for index in &view.appends {
@@ -138,24 +141,33 @@ async fn restate<E: Environment>(
             .flat_map(|range| &entry[range.clone()])
             .copied()
             .collect();
-        bytes += push(journal, &found.read.item, &body, &mut marks).await?.1;
+        match push(journal, log, &found.read.item, &body, &mut marks).await? {
+            Some((_, pushed)) => bytes += pushed,
+            None => return Ok(None),
+        }
     }
-    let (sequence, last) = push(journal, &marker(true), &[], &mut marks).await?;
+    let Some((sequence, last)) = push(journal, log, &marker(true), &[], &mut marks).await? else {
+        return Ok(None);
+    };
     journal
         .completed(sequence)
         .await
         .map_err(|reason| io::Error::other(&*reason))?;
+    if log.is_retiring() {
+        return Ok(None);
+    }
     log.hold_instead(&marks);
-    Ok(bytes + last)
+    Ok(Some(bytes + last))
 }
 
-/// Gathers one item; returns its entry's sequence and the item's bytes.
+/// Gathers one item unless the log leaves; returns its entry's sequence and the item's bytes.
 async fn push<E: Environment>(
     journal: &Journal<E>,
+    log: &Log<E>,
     item: &Item,
     body: &[u8],
     marks: &mut Vec<Rc<FileMark>>,
-) -> io::Result<(u64, u64)> {
+) -> io::Result<Option<(u64, u64)>> {
     let blocks = match *item {
         Item::Append { position, .. } => {
             let (_, whole, _) = cut(position, body.len());
@@ -170,10 +182,13 @@ async fn push<E: Environment>(
     journal
         .wait_for_room(body.len(), 1)
         .await
-        .map_err(io::Error::other)?;
+        .map_err(|reason| io::Error::other(&*reason))?;
+    if log.is_retiring() {
+        return Ok(None);
+    }
     let (sequence, mark) = journal.push(item, &[body], blocks, None);
     if !marks.last().is_some_and(|last| Rc::ptr_eq(last, &mark)) {
         marks.push(mark);
     }
-    Ok((sequence, (ITEM_BYTES + body.len()) as u64))
+    Ok(Some((sequence, (ITEM_BYTES + body.len()) as u64)))
 }

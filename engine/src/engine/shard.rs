@@ -9,7 +9,9 @@ use std::rc::{Rc, Weak};
 
 use futures_util::future::{Either, select};
 
+use super::ballast::Ballast;
 use super::maintain::Offsets;
+use super::registry::Registry;
 use crate::config::EngineConfig;
 use crate::environment::Environment;
 use crate::index::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
@@ -51,8 +53,10 @@ pub(crate) struct Shard<E: Environment> {
     pub stopping: Cell<bool>,
     pub stop_signal: Event,
     written_behind: Cell<u64>,
-    /// Segments rolled and not yet sealed wait here.
-    pub to_seal: RefCell<VecDeque<Weak<Log<E>>>>,
+    /// Names, numbers and leavers of the logs.
+    pub registry: Registry,
+    /// Space kept back for a full disk.
+    pub ballast: Ballast<E>,
     /// The running checkpoint or retention must not overlap with another.
     pub maintenance: crate::wait::Turnstile,
     /// Recovery points as each log directory's file has them.
@@ -89,7 +93,8 @@ impl<E: Environment> Shard<E> {
             stopping: Cell::new(false),
             stop_signal: Event::default(),
             written_behind: Cell::new(0),
-            to_seal: RefCell::default(),
+            registry: Registry::new(config.log_dirs.len()),
+            ballast: Ballast::new(&config),
             maintenance: crate::wait::Turnstile::default(),
             durable_points: RefCell::new(config.log_dirs.iter().map(|_| Offsets::new()).collect()),
             durable_starts: RefCell::new(config.log_dirs.iter().map(|_| Offsets::new()).collect()),
@@ -246,9 +251,8 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// A log has rolled: the segment before waits to be sealed.
+    /// A log has rolled: what is left of the segment before can be written.
     pub fn segment_rolled(&self, log: &Log<E>) {
-        self.to_seal.borrow_mut().push_back(log.weak());
         self.queue_write_behind(log);
     }
 

@@ -11,6 +11,7 @@ pub mod entry;
 mod files;
 pub(crate) mod scan;
 pub(crate) mod space;
+mod supervised;
 mod writer;
 
 use std::cell::{Cell, RefCell};
@@ -64,6 +65,12 @@ pub struct JournalCounters {
 /// What is called with the reason when the journal fails.
 type OnFailure = Box<dyn Fn(Arc<str>)>;
 
+/// A file for large batches that could not be made.
+struct Refused {
+    bytes: u64,
+    reason: Arc<str>,
+}
+
 /// See the module.
 pub(crate) struct Journal<E: Environment> {
     env: E,
@@ -91,8 +98,11 @@ pub(crate) struct Journal<E: Environment> {
     counters: Cell<JournalCounters>,
     /// A file of at least this size is needed; 0: none in particular.
     wanted_bytes: Cell<u64>,
-    /// Why such a file could not be made.
-    large_file_error: RefCell<Option<String>>,
+    /// How many files for large batches could not be made, and the last of them.
+    refusals: Cell<u64>,
+    refused: RefCell<Option<Refused>>,
+    /// Why no room is to be expected, while that is so.
+    trouble: RefCell<Option<Arc<str>>>,
     /// What offline logs need of the journal: it comes on top of the configured bytes, so that the others are not starved.
     exempt_bytes: Cell<u64>,
     /// While that is being said again, files may be made beyond the limit.
@@ -171,7 +181,9 @@ impl<E: Environment> Journal<E> {
             on_failure: RefCell::new(None),
             counters: Cell::default(),
             wanted_bytes: Cell::new(0),
-            large_file_error: RefCell::new(None),
+            refusals: Cell::new(0),
+            refused: RefCell::new(None),
+            trouble: RefCell::new(None),
             exempt_bytes: Cell::new(0),
             restating: Cell::new(false),
             stopping: Cell::new(false),
@@ -231,8 +243,8 @@ impl<E: Environment> Journal<E> {
 
     /// Whether an item with a body of `length` bytes in up to `pieces` block pieces can be gathered now.
     ///
-    /// The error says that a body of this size needs a file that cannot be made.
-    pub fn room_for(&self, length: usize, pieces: usize) -> Result<Room, String> {
+    /// The error says why there is none and none is to be expected.
+    pub fn room_for(&self, length: usize, pieces: usize) -> Result<Room, Arc<str>> {
         let state = self.state.borrow();
         let gathered = state
             .gathering
@@ -250,17 +262,17 @@ impl<E: Environment> Journal<E> {
         if state.place_for(needed, gathered as u64).is_some() {
             return Ok(Room::Now);
         }
-        if let Some(error) = self.large_file_error.borrow_mut().take() {
-            return Err(error);
-        }
         drop(state);
         self.wanted_bytes
-            .set(self.wanted_bytes.get().max(needed + 2 * BLOCK_BYTES as u64));
+            .set(self.wanted_bytes.get().max(wanted_for(length)));
         self.keeper.raise();
-        Ok(Room::Later)
+        match &*self.trouble.borrow() {
+            Some(reason) if !self.restating.get() => Err(reason.clone()),
+            _ => Ok(Room::Later),
+        }
     }
 
-    /// Resolves when it is worth asking [`Journal::room_for`] again.
+    /// Resolves when entries were written or files came free: what waits on the journal's progress may go on.
     pub async fn room_changed(&self) {
         self.room.next().await;
     }
@@ -312,21 +324,17 @@ impl<E: Environment> Journal<E> {
             .await
     }
 
-    /// Pushes an item without a body, waiting for room, and waits until it is on the medium.
-    pub async fn write_item(&self, item: &Item) -> Result<(u64, Rc<FileMark>), Arc<str>> {
-        loop {
-            if let Some(reason) = self.failure() {
-                return Err(reason);
-            }
-            match self.room_for(0, 0) {
-                Ok(Room::Now) => break,
-                Ok(Room::Later) => self.room_changed().await,
-                Err(error) => return Err(error.into()),
-            }
-        }
+    /// Gathers an item without a body, waiting for room. The file it will be in is pinned, so that it is not recycled before the caller has taken it over.
+    pub async fn say(&self, item: &Item) -> Result<(u64, Rc<FileMark>), Arc<str>> {
+        self.wait_for_room(0, 0).await?;
         let (sequence, mark) = self.push(item, &[], Vec::new(), None);
-        // Held so that the file is not recycled before the caller has taken it over.
         mark.pin();
+        Ok((sequence, mark))
+    }
+
+    /// The same, and waits until it is on the medium.
+    pub async fn write_item(&self, item: &Item) -> Result<(u64, Rc<FileMark>), Arc<str>> {
+        let (sequence, mark) = self.say(item).await?;
         let done = self.completed(sequence).await;
         if done.is_err() {
             mark.unpin();
@@ -377,6 +385,11 @@ impl<E: Environment> Journal<E> {
             call(reason);
         }
     }
+}
+
+/// Bytes of a file that a body of `length` bytes fits in.
+fn wanted_for(length: usize) -> u64 {
+    fresh_entry_bytes(length) + 2 * BLOCK_BYTES as u64
 }
 
 /// Bytes of an entry with a single item of `length` bytes, at most.

@@ -8,10 +8,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::select;
+
 use super::entry::{Identity, Item};
-use super::{FileMark, Journal, JournalFile, Room, State};
+use super::supervised::Supervised;
+use super::{FileMark, Journal, JournalFile, Refused, Room, State, wanted_for};
 use crate::config::EngineConfig;
 use crate::disk::{Disk, DiskFile, OpenOptions, write_zeros};
 use crate::environment::Environment;
@@ -27,8 +31,18 @@ enum Making {
     Made,
     /// The configured bytes are used up: recycling has to bring room.
     Limit,
-    /// The disk refused.
-    Failed,
+    /// The disk refused a file of the usual size.
+    Failed(Arc<str>),
+    /// The disk refused one for a large batch, whose append has been told.
+    Refused,
+}
+
+/// The smallest journal file.
+pub(crate) const FILE_BYTES_MIN: u64 = 16 * BLOCK_BYTES as u64;
+
+/// The size of the files that a start makes.
+pub(crate) fn first_file_bytes(config: &EngineConfig) -> u64 {
+    config.journal_first_file_bytes.max(FILE_BYTES_MIN)
 }
 
 /// Where a new life takes up the chain.
@@ -73,7 +87,7 @@ impl<E: Environment> Journal<E> {
             durable_oldest_live: 0,
             previous_checksum: chain.previous_checksum,
         };
-        let first_bytes = config.journal_first_file_bytes.max(16 * BLOCK_BYTES as u64);
+        let first_bytes = first_file_bytes(config);
         while state.ready.len() < 2 {
             let number = state.next_file_number;
             state.next_file_number += 1;
@@ -142,27 +156,60 @@ impl<E: Environment> Journal<E> {
 
     /// The keeper task: recycles, makes files ahead of need, asks for checkpoints when there is no other way.
     async fn run_keeper(self: Rc<Self>) {
+        let _supervised = Supervised(self.clone());
+        let mut failures = 0;
+        // When a file may be tried again that could not be made.
+        let mut next_try = 0;
         while !self.stopping.get() && self.failure().is_none() {
             self.recycle();
-            if self.wants_file() {
+            if self.wants_file() && (self.env.now() >= next_try || self.wants_large_file()) {
                 match self.make_next_file().await {
-                    Making::Made => {}
+                    Making::Made | Making::Refused => {}
                     // What a log lets go of wakes the keeper.
                     Making::Limit => self.pressure.raise(),
-                    Making::Failed => {
+                    Making::Failed(reason) => {
                         self.pressure.raise();
-                        if self.state.borrow().ready.is_empty() {
-                            self.env.sleep(RETRY).await;
-                            continue;
+                        next_try = self.env.now() + RETRY.as_micros() as u64;
+                        failures += 1;
+                        // The checkpoints had their time to make room.
+                        if failures > 1 && self.state.borrow().ready.is_empty() {
+                            self.room_may_not_come(reason);
                         }
                     }
                 }
             }
+            if !self.state.borrow().ready.is_empty() {
+                failures = 0;
+                self.room_may_come();
+            }
+            let troubled = self.trouble.borrow().is_some();
             if self.is_pressed() {
                 self.pressure.raise();
             }
-            self.keeper.wait().await;
+            if failures > 0 || troubled {
+                let sleep = std::pin::pin!(self.env.sleep(RETRY));
+                let asked = std::pin::pin!(self.keeper.wait());
+                select(asked, sleep).await;
+            } else {
+                self.keeper.wait().await;
+            }
         }
+    }
+
+    /// Neither a new file nor a checkpoint can make room at present: whoever waits for it, and whoever comes, is told why.
+    pub fn room_may_not_come(&self, reason: impl Into<Arc<str>>) {
+        *self.trouble.borrow_mut() = Some(reason.into());
+        self.room.happen();
+        self.keeper.raise();
+    }
+
+    /// It can again.
+    pub fn room_may_come(&self) {
+        *self.trouble.borrow_mut() = None;
+    }
+
+    fn wants_large_file(&self) -> bool {
+        self.wanted_bytes.get() > self.file_bytes
     }
 
     /// Moves files that nobody needs out of the chain, and those of which the chain on the medium says so to the free ones.
@@ -204,11 +251,17 @@ impl<E: Environment> Journal<E> {
     }
 
     fn push_checkpoint(&self, state: &mut State<E>) {
-        let fits = state
-            .files
-            .back()
-            .is_some_and(|file| state.position + BLOCK_BYTES as u64 <= file.size);
-        if fits {
+        let fits = |state: &State<E>| {
+            let back = state.files.back();
+            back.is_some_and(|file| state.position + BLOCK_BYTES as u64 <= file.size)
+        };
+        if !fits(state)
+            && let Some(file) = state.ready.pop_front()
+        {
+            // The block kept back for this was used for it before: the next file begins with it.
+            state.start_file(file);
+        }
+        if fits(state) {
             state.gather_here(&self.pool);
             state.add(&Item::Checkpoint, &[], Vec::new(), None);
         }
@@ -277,34 +330,47 @@ impl<E: Environment> Journal<E> {
                 tracing::warn!(
                     "cannot make a journal file of {size} bytes, going on with those there are: {error}"
                 );
-                if wanted > self.file_bytes {
-                    *self.large_file_error.borrow_mut() = Some(error.to_string());
-                }
                 self.wanted_bytes.set(0);
+                let reason: Arc<str> = error.to_string().into();
+                if wanted <= self.file_bytes {
+                    return Making::Failed(reason);
+                }
+                self.refusals.set(self.refusals.get() + 1);
+                *self.refused.borrow_mut() = Some(Refused {
+                    bytes: wanted,
+                    reason,
+                });
                 self.room.happen();
-                Making::Failed
+                Making::Refused
             }
         }
     }
 
     /// Waits for room for an item with a body of `length` bytes.
-    pub async fn wait_for_room(&self, length: usize, pieces: usize) -> Result<(), String> {
+    pub async fn wait_for_room(&self, length: usize, pieces: usize) -> Result<(), Arc<str>> {
+        let refusals = self.refusals.get();
         loop {
             if let Some(reason) = self.failure() {
-                return Err(reason.to_string());
+                return Err(reason);
             }
             // Asked for before the check, so that nothing that happens in between is missed.
             let changed = self.room.next();
-            match self.room_for(length, pieces)? {
-                Room::Now => return Ok(()),
-                Room::Later => changed.await,
+            if self.room_for(length, pieces)? == Room::Now {
+                return Ok(());
             }
+            if self.refusals.get() != refusals
+                && let Some(refused) = &*self.refused.borrow()
+                && wanted_for(length) >= refused.bytes
+            {
+                return Err(refused.reason.clone());
+            }
+            changed.await;
         }
     }
 }
 
 /// Makes a journal file of zeros, durably with its name.
-async fn make_file<E: Environment>(
+pub(crate) async fn make_file<E: Environment>(
     env: &E,
     directory: &Path,
     number: u64,

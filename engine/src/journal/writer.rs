@@ -9,6 +9,7 @@ use futures_util::future::{Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::entry::EntryHeader;
+use super::supervised::Supervised;
 use super::{Gathering, InFlight, Journal};
 use crate::disk::{Disk, DiskFile};
 use crate::environment::Environment;
@@ -25,6 +26,7 @@ struct Write<F> {
 impl<E: Environment> Journal<E> {
     /// The writer task; ends after [`Journal::stop`], once everything gathered is written, or when the journal has failed.
     pub(super) async fn run_writer(self: Rc<Self>) {
+        let _supervised = Supervised(self.clone());
         let mut writes = FuturesUnordered::new();
         loop {
             while writes.len() < self.depth

@@ -6,9 +6,10 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 
 use super::flush::Place;
-use super::{AppendError, Appended, Log};
+use super::{AppendError, Appended, Log, LogError};
 use crate::batch::{
     BatchError, BatchHeader, HEADER_BYTES, ProduceRules, batches, validate_produce,
 };
@@ -132,14 +133,29 @@ impl<E: Environment> Log<E> {
                     self.prepare_segment(&incoming.header, incoming.header.size())
                         .await?
                 }
-                Wait::Memory(bytes) => self.shard.wait_for_memory(bytes, self).await,
-                Wait::Journal(length, pieces) => {
-                    self.shard
-                        .journal()
-                        .wait_for_room(length, pieces)
-                        .await
-                        .map_err(AppendError::StorageFull)?;
+                Wait::Memory(bytes) => {
+                    let memory = self.shard.wait_for_memory(bytes, self);
+                    self.while_open(memory).await?;
                 }
+                Wait::Journal(length, pieces) => {
+                    let journal = self.shard.journal();
+                    let room = self.while_open(journal.wait_for_room(length, pieces));
+                    room.await?
+                        .map_err(|reason| AppendError::StorageFull(reason.to_string()))?;
+                }
+            }
+        }
+    }
+
+    /// Waits for something, but no longer than the log answers: what it waits for may never come, and its turn is needed.
+    async fn while_open<T>(&self, wait: impl Future<Output = T>) -> Result<T, LogError> {
+        let wait = std::pin::pin!(wait);
+        let closed = std::pin::pin!(self.flush.wait_visible(i64::MAX));
+        match select(wait, closed).await {
+            Either::Left((done, _)) => Ok(done),
+            Either::Right((closed, wait)) => {
+                closed?;
+                Ok(wait.await)
             }
         }
     }
@@ -151,9 +167,7 @@ impl<E: Environment> Log<E> {
         given_offset: Option<i64>,
     ) -> Result<Result<Appended, Wait>, AppendError> {
         self.check_online()?;
-        if self.stopping.get() {
-            return Err(AppendError::Log(self.stopping_error()));
-        }
+        self.check_staying()?;
         let now_ms = self.now_ms();
         let length = incoming.header.size();
         let mut state = self.state.borrow_mut();
@@ -221,7 +235,7 @@ impl<E: Environment> Log<E> {
         let journal = self.shard.journal();
         match journal
             .room_for(length, pieces)
-            .map_err(AppendError::StorageFull)?
+            .map_err(|reason| AppendError::StorageFull(reason.to_string()))?
         {
             Room::Now => {}
             Room::Later => return Ok(Err(Wait::Journal(length, pieces))),

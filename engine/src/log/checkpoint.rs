@@ -10,10 +10,12 @@ use super::background::WriteBehind;
 use super::{Log, LogState};
 use crate::checkpoint::{LEADER_EPOCH_FILE, format_epochs};
 use crate::disk::{Disk, DiskFile};
+use crate::engine::ballast::may_pass;
 use crate::environment::Environment;
 use crate::epochs::LeaderEpochs;
+use crate::index::IndexError;
 use crate::journal::FileMark;
-use crate::segment::{EncodedIndexes, SEGMENT_KINDS, file_name, trim, write_indexes};
+use crate::segment::{EncodedIndexes, SEGMENT_KINDS, file_name, write_indexes};
 
 /// How far a log has been written and synced, as long as it is not truncated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +109,11 @@ impl<E: Environment> Log<E> {
                 offset: target,
                 truncations,
             }),
+            Err(error) if may_pass(&error) => {
+                // What was synced is; the rest is tried again.
+                self.shard.note_shortage(&error);
+                None
+            }
             Err(error) => {
                 self.take_offline(&format!(
                     "syncing its files failed ({error}); everything acknowledged is safe in the journal: repair the disk and restart the broker"
@@ -153,23 +160,27 @@ impl<E: Environment> Log<E> {
         }
         let file = self.open_segment(base).await?;
         if complete {
-            trim(&file, written).await?;
-        } else {
-            file.sync_data().await?;
+            file.set_len(written).await?;
         }
+        // Whatever a failed sync says, what it left on the medium is unknown: not an error that passes.
+        file.sync_data()
+            .await
+            .map_err(|error| io::Error::other(error.to_string()))?;
         let encoded = {
             let mut state = self.state.borrow_mut();
             let Some(segment) = state.segments.get_mut(&base) else {
                 return Ok(());
             };
-            segment.synced = written;
             if complete {
                 segment.reserved = written;
             }
             match &mut segment.indexes {
                 Some(indexes) => {
-                    if complete {
-                        indexes.seal().map_err(io::Error::other)?;
+                    let sealed = if complete { indexes.seal() } else { Ok(()) };
+                    match sealed {
+                        // Lookups by time go on from the last entry there is.
+                        Ok(()) | Err(IndexError::Full { .. }) => {}
+                        Err(error) => return Err(io::Error::other(error)),
                     }
                     let entries = (indexes.offsets.len(), indexes.times.len());
                     (complete || segment.durable_index_entries != Some(entries))
@@ -179,13 +190,16 @@ impl<E: Environment> Log<E> {
             }
         };
         if let Some((entries, encoded)) = encoded {
-            write_indexes(&self.shard.env, &self.path(), base, encoded).await?;
+            let directory = self.path();
+            let write = || write_indexes(&self.shard.env, &directory, base, &encoded);
+            self.shard.write_for_sure(self.directory, write).await?;
             if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
                 segment.durable_index_entries = Some(entries);
             }
         }
-        if complete && let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
-            segment.sealed = true;
+        if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
+            segment.synced = written;
+            segment.sealed |= complete;
         }
         Ok(())
     }
@@ -195,11 +209,10 @@ impl<E: Environment> Log<E> {
             return Ok(());
         }
         let path = self.path().join(LEADER_EPOCH_FILE);
-        self.shard
-            .env
-            .disk()
-            .write_atomic(&path, format_epochs(epochs).as_bytes())
-            .await?;
+        let text = format_epochs(epochs);
+        let disk = self.shard.env.disk();
+        let write = || disk.write_atomic(&path, text.as_bytes());
+        self.shard.write_for_sure(self.directory, write).await?;
         self.state.borrow_mut().durable_epochs = epochs.entries().to_vec();
         Ok(())
     }
@@ -213,11 +226,10 @@ impl<E: Environment> Log<E> {
         if self.state.borrow().snapshots.last() == Some(&offset) {
             return Ok(());
         }
-        self.shard
-            .env
-            .disk()
-            .write_atomic(&self.path().join(file_name(offset, "snapshot")), &bytes)
-            .await?;
+        let path = self.path().join(file_name(offset, "snapshot"));
+        let disk = self.shard.env.disk();
+        let write = || disk.write_atomic(&path, &bytes);
+        self.shard.write_for_sure(self.directory, write).await?;
         let mut state = self.state.borrow_mut();
         state.snapshots.push(offset);
         Ok(())
@@ -226,6 +238,10 @@ impl<E: Environment> Log<E> {
     /// Removes producer snapshots that no recovery or truncation can ask for: all before the recovery point that are not a segment's beginning.
     pub(crate) async fn remove_old_snapshots(&self) {
         let _io = self.io.enter().await;
+        if self.check_online().is_err() {
+            // The directory may be another log's by now.
+            return;
+        }
         let old: Vec<i64> = {
             let mut state = self.state.borrow_mut();
             let state = &mut *state;

@@ -8,13 +8,16 @@ use std::rc::Rc;
 
 use super::flush::{FlushState, Place};
 use super::tail::Tail;
-use super::{AppendError, Log, LogState, TopicId, TopicPartition};
+use super::{AppendError, Log, LogState, Presence, TopicId, TopicPartition};
 use crate::batch::BatchHeader;
+use crate::checkpoint::{PARTITION_METADATA_FILE, PartitionMetadata};
 use crate::config::LogConfig;
 use crate::disk::{Disk, DiskFile, OpenOptions};
+use crate::engine::ballast::is_full;
 use crate::engine::shard::Shard;
 use crate::environment::Environment;
 use crate::epochs::LeaderEpochs;
+use crate::memory::round_up;
 use crate::producer_state::{ProducerBatch, ProducerLimits, ProducerStates};
 use crate::segment::{SEGMENT_BYTES_LIMIT, Segment, open_log_file};
 use crate::wait::Turnstile;
@@ -65,7 +68,8 @@ impl<E: Environment> Log<E> {
             io: Turnstile::default(),
             queued: Cell::new(false),
             aging: Cell::new(false),
-            stopping: Cell::new(false),
+            essential: Cell::new(false),
+            presence: Cell::new(Presence::Here),
             me: me.clone(),
             shard,
         })
@@ -118,11 +122,11 @@ impl<E: Environment> Log<E> {
         header: &BatchHeader,
         length: usize,
     ) -> Result<(), AppendError> {
+        // A log that has left must not make files: another may have its directory by now.
+        self.check_online()?;
         let result = self.make_room_in_segment(header, length).await;
         result.map_err(|error| {
-            if error.kind() == io::ErrorKind::StorageFull
-                || crate::disk::os_error_of(&error) == Some(28)
-            {
+            if is_full(&error) {
                 AppendError::StorageFull(format!("{} ({error})", self.topic_partition))
             } else {
                 AppendError::Log(self.storage_error("making a segment", &error))
@@ -174,11 +178,39 @@ impl<E: Environment> Log<E> {
         if end <= reserved {
             return Ok(());
         }
-        file.allocate(reserved, wished - reserved, true).await?;
+        let reserved = self.allocate(&file, reserved, wished, end).await?;
         if let Some(mut segment) = self.state.borrow_mut().segments.last_entry() {
-            segment.get_mut().reserved = wished;
+            segment.get_mut().reserved = reserved;
         }
         Ok(())
+    }
+
+    /// Reserves space from `reserved` on: up to `wished`, or else up to `needed`. Returns up to where it is reserved.
+    async fn allocate(
+        &self,
+        file: &<E::Disk as Disk>::File,
+        reserved: u64,
+        wished: u64,
+        needed: u64,
+    ) -> io::Result<u64> {
+        let needed = round_up(needed as usize) as u64;
+        // What the journal holds has to go somewhere, and so have the changes that make room; new records have to wait until there is space for more than them.
+        let for_sure = self.essential.get() || self.shard.registry.opening.get();
+        if !for_sure && !self.shard.restore_ballast(self.directory).await {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        match file.allocate(reserved, wished - reserved, true).await {
+            Ok(()) => return Ok(wished),
+            Err(error) if is_full(&error) => {}
+            Err(error) => return Err(error),
+        }
+        let exactly = || file.allocate(reserved, needed - reserved, true);
+        if for_sure {
+            self.shard.write_for_sure(self.directory, exactly).await?;
+        } else {
+            exactly().await?;
+        }
+        Ok(needed)
     }
 
     async fn reserve(&self, segment: &mut Segment<E>, length: u64) -> io::Result<()> {
@@ -190,8 +222,7 @@ impl<E: Environment> Log<E> {
         )
         .await?;
         let wished = segment.reservation_for(length, self.config().segment_bytes);
-        file.allocate(0, wished, true).await?;
-        segment.reserved = wished;
+        segment.reserved = self.allocate(&file, 0, wished, length).await?;
         segment.file = Some(file);
         self.shard.file_opened();
         Ok(())
@@ -209,6 +240,7 @@ impl<E: Environment> Log<E> {
             || reserved < BUSY_BYTES
             || !used_up
             || reserved >= state.config.segment_bytes
+            || !self.shard.has_whole_ballast(self.directory)
         {
             return;
         }
@@ -252,14 +284,41 @@ impl<E: Environment> Log<E> {
         }
         let directory = self.path();
         let disk = self.shard.env.disk();
+        self.refuse_foreign_directory().await?;
         disk.create_dir_all(&directory).await?;
         let metadata = format!("version: 0\ntopic_id: {}", self.topic_id);
-        disk.write_atomic(&directory.join("partition.metadata"), metadata.as_bytes())
-            .await?;
+        disk.write_atomic(
+            &directory.join(PARTITION_METADATA_FILE),
+            metadata.as_bytes(),
+        )
+        .await?;
         disk.sync_dir(&self.shard.config.log_dirs[self.directory])
             .await?;
         self.state.borrow_mut().materialized = true;
         Ok(())
+    }
+
+    /// A directory of this name that belongs to another topic is left alone: its files would be taken for this log's.
+    async fn refuse_foreign_directory(&self) -> io::Result<()> {
+        let path = self.path().join(PARTITION_METADATA_FILE);
+        let bytes = match self.shard.env.disk().read_small(&path).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let whose = match PartitionMetadata::parse(&bytes) {
+            Ok(metadata) if metadata.topic_id == self.topic_id => return Ok(()),
+            Ok(metadata) => format!("topic {}", metadata.topic_id),
+            Err(error) => format!("who knows whom ({error})"),
+        };
+        Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!(
+                "{} belongs to {whose}, not to topic {}: if that topic is still being deleted, appends resume by themselves; otherwise restart the broker, which sets the directory aside, or move it away",
+                self.path().display(),
+                self.topic_id
+            ),
+        ))
     }
 
     /// Notes a batch that lies at `position` of the active segment.

@@ -58,10 +58,25 @@ pub struct Log<E: Environment> {
     pub(crate) queued: Cell<bool>,
     /// Whether it waits in the shard's line of aging dirty logs.
     pub(crate) aging: Cell<bool>,
-    /// Appends are refused: the shard stops.
-    stopping: Cell<bool>,
+    /// Its records may take space that is kept back for a full disk.
+    essential: Cell<bool>,
+    /// Whether it is about to leave the shard.
+    presence: Cell<Presence>,
     /// Itself, for the shard's lines.
     me: Weak<Log<E>>,
+}
+
+/// Whether a log is there to stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    /// Yes.
+    Here,
+    /// It takes no appends: the journal is about to be told that it leaves.
+    Refusing,
+    /// The journal has been told, or is being told.
+    Leaving,
+    /// It has left.
+    Gone,
 }
 
 /// What changes.
@@ -213,6 +228,11 @@ impl<E: Environment> Log<E> {
     /// Replaces the log's settings; they apply from the next append on.
     pub fn set_config(&self, config: LogConfig) {
         self.state.borrow_mut().config = config;
+    }
+
+    /// Lets the log's records take the space that is kept back for a full disk: for a log of changes, some of which make room.
+    pub fn set_essential(&self) {
+        self.essential.set(true);
     }
 
     /// The offset after the last one of `epoch`, by the rules of OffsetForLeaderEpoch (KIP-101, KIP-279); `(-1, -1)` for an epoch the log does not know.

@@ -6,7 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{Log, LogError, ReadError};
+use super::{Log, LogError, Presence, ReadError};
 use crate::disk::{Disk, OpenOptions};
 use crate::environment::Environment;
 use crate::journal::FileMark;
@@ -259,29 +259,66 @@ impl<E: Environment> Log<E> {
 
     /// From now on nobody appends; what was appended is still flushed and can be read.
     pub(crate) fn refuse_appends(&self) {
-        self.stopping.set(true);
+        if self.presence.get() == Presence::Here {
+            self.presence.set(Presence::Refusing);
+        }
+    }
+
+    /// Appends are taken again, unless the journal has been told otherwise.
+    pub(crate) fn stay(&self) {
+        if self.presence.get() == Presence::Refusing {
+            self.presence.set(Presence::Here);
+        }
+    }
+
+    /// The journal calls the log gone.
+    pub(crate) fn leave(&self) {
+        self.presence.set(Presence::Leaving);
+    }
+
+    /// Whether the log is about to leave, or has.
+    pub(crate) fn is_retiring(&self) -> bool {
+        self.presence.get() != Presence::Here
+    }
+
+    /// Whether it has left.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.presence.get() == Presence::Gone
+    }
+
+    /// Whether the log is neither about to leave nor its shard about to stop.
+    pub(super) fn check_staying(&self) -> Result<(), LogError> {
+        if self.shard.registry.closing.get() {
+            return Err(LogError::stopping(&self.topic_partition));
+        }
+        if self.is_retiring() {
+            return Err(LogError::Deleted(self.topic_partition.to_string()));
+        }
+        Ok(())
+    }
+
+    /// Whether an append or a truncation is under way.
+    pub(crate) fn is_changing(&self) -> bool {
+        !self.appending.is_free()
     }
 
     /// The shard has stopped.
     pub(crate) fn close_stopped(&self) {
-        self.flush.close(self.stopping_error());
+        self.flush.close(LogError::stopping(&self.topic_partition));
     }
 
-    pub(super) fn stopping_error(&self) -> LogError {
-        LogError::Offline {
-            log: self.topic_partition.to_string(),
-            reason: "the broker is stopping".into(),
-        }
-    }
-
-    /// The log is deleted: whoever waits for it is told.
+    /// The log is deleted: whoever waits for it is told. What the journal holds of it is needed no longer.
     pub(crate) fn close_deleted(&self) {
+        self.presence.set(Presence::Gone);
         self.flush
             .close(LogError::Deleted(self.topic_partition.to_string()));
+        // At once: an append of this very log may wait for the room that these files make.
+        Self::release_marks(&mut self.state.borrow_mut());
     }
 
-    /// Renames the directory to `<name>.<random>-<suffix>` (or `<name>.<random>-stray`), durably; `None` when there is none.
+    /// Renames the directory to `<name>.<random>-<suffix>` once nobody works in it any more; `None` when there is none. The name is not durable yet.
     pub(crate) async fn rename_directory(&self, suffix: &str) -> io::Result<Option<PathBuf>> {
+        let _turn = self.appending.enter().await;
         let _io = self.io.enter().await;
         if !self.state.borrow().materialized {
             return Ok(None);
@@ -289,7 +326,6 @@ impl<E: Environment> Log<E> {
         let above = self.shard.config.log_dirs[self.directory].clone();
         let to = above.join(self.shard.retired_name(&self.topic_partition, suffix));
         self.shard.env.disk().rename(&self.path(), &to).await?;
-        self.shard.env.disk().sync_dir(&above).await?;
         Ok(Some(to))
     }
 

@@ -3,12 +3,34 @@
 //! The journal says so first; then the recovery point is lowered, the files are cut, and memory follows. A crash in between leads to the same end.
 
 use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use super::flush::Place;
 use super::{Log, LogError, ReadError};
 use crate::disk::{Disk, DiskFile};
 use crate::environment::Environment;
+use crate::journal::FileMark;
 use crate::journal::entry::Item;
+
+/// A truncation that the journal speaks of and that the log has not gone through yet. Given up there, the log must not go on as it was: it goes offline, and holds the
+/// journal file from which the next start finishes it.
+struct Unfinished<'a, E: Environment> {
+    log: &'a Log<E>,
+    mark: Option<Rc<FileMark>>,
+}
+
+impl<E: Environment> Drop for Unfinished<'_, E> {
+    fn drop(&mut self) {
+        if let Some(mark) = self.mark.take() {
+            self.log.take_offline(
+                "its truncation was given up half-way; restart the broker to finish it from the journal",
+            );
+            self.log.hold_offline(&mark);
+            mark.unpin();
+        }
+    }
+}
 
 impl<E: Environment> Log<E> {
     /// Cuts off the batch that contains `offset` and everything after it; durable when this returns. Returns the log's new end, which is at most `offset`.
@@ -18,6 +40,7 @@ impl<E: Environment> Log<E> {
     pub async fn truncate_to(&self, offset: i64) -> Result<i64, LogError> {
         let _turn = self.appending.enter().await;
         self.check_online()?;
+        self.check_staying()?;
         let end = self.log_end_offset();
         if offset >= end {
             return Ok(end);
@@ -37,18 +60,24 @@ impl<E: Environment> Log<E> {
             partition: self.topic_partition.partition,
             offset: end,
         };
-        let (_, mark) = self
-            .shard
-            .journal()
-            .write_item(&item)
-            .await
-            .map_err(|reason| self.storage_error("truncating", &io::Error::other(&*reason)))?;
+        let journal = self.shard.journal();
+        let refused = |reason: Arc<str>| {
+            let error = io::Error::other(&*reason);
+            self.storage_error("truncating", &error)
+        };
+        let (sequence, mark) = journal.say(&item).await.map_err(refused)?;
+        let mut unfinished = Unfinished {
+            log: self,
+            mark: Some(mark),
+        };
+        journal.completed(sequence).await.map_err(refused)?;
         let _io = self.io.enter().await;
-        let done = self.cut(cut, end).await;
-        mark.unpin();
-        if let Err(error) = done {
+        if let Err(error) = self.cut(cut, end).await {
             self.take_offline(&format!("truncating its files failed ({error}); restart the broker to finish it from the journal"));
             return Err(self.storage_error("truncating", &error));
+        }
+        if let Some(mark) = unfinished.mark.take() {
+            mark.unpin();
         }
         Ok(end)
     }

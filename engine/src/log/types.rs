@@ -177,6 +177,16 @@ pub enum LogError {
     },
 }
 
+impl LogError {
+    /// Nothing is taken any more, because the broker stops.
+    pub(crate) fn stopping(log: &TopicPartition) -> Self {
+        Self::Offline {
+            log: log.to_string(),
+            reason: "the broker is stopping".into(),
+        }
+    }
+}
+
 /// How far a read may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadLimit {

@@ -3,13 +3,16 @@
 //! Holds what is known about the files and does the plain operations on them; what is written when is the log's business. The file ends on a block boundary, padded
 //! with zeros, while the segment is written to; sealing gives it its exact size. Space is reserved ahead with the file's size kept.
 
+use std::borrow::Borrow;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::LogConfig;
-use crate::disk::{Disk, DiskFile, OpenOptions};
+use crate::disk::{Disk, OpenOptions};
 use crate::environment::Environment;
-use crate::index::{IndexSettings, OffsetIndex, SegmentIndexes, TimeIndex, TransactionIndex};
+use crate::index::{
+    IndexSettings, OffsetIndex, SegmentIndexes, TIME_ENTRY_BYTES, TimeIndex, TransactionIndex,
+};
 use crate::memory::round_up;
 
 /// The first reservation of a segment file; each further one is four times as much as there is, up to [`RESERVE_BYTES_MAX`].
@@ -18,6 +21,9 @@ const RESERVE_BYTES_MIN: u64 = 64 << 10;
 const RESERVE_BYTES_MAX: u64 = 16 << 20;
 /// No position in a segment lies beyond: Kafka's indexes hold 31 bits.
 pub(crate) const SEGMENT_BYTES_LIMIT: u64 = i32::MAX as u64;
+
+/// Kafka takes any `segment.index.bytes` from 4 on; a time index needs room for an entry and for the one that sealing adds.
+const INDEX_BYTES_MIN: u64 = 2 * TIME_ENTRY_BYTES as u64;
 
 /// One segment of a log.
 pub(crate) struct Segment<E: Environment> {
@@ -78,7 +84,9 @@ impl<E: Environment> Segment<E> {
 pub(crate) fn index_settings(config: &LogConfig) -> IndexSettings {
     IndexSettings {
         interval_bytes: config.index_interval_bytes,
-        index_bytes_max: config.segment_index_bytes.min(u64::from(u32::MAX)) as u32,
+        index_bytes_max: config
+            .segment_index_bytes
+            .clamp(INDEX_BYTES_MIN, u64::from(u32::MAX)) as u32,
     }
 }
 
@@ -113,8 +121,9 @@ pub(crate) async fn write_indexes<E: Environment>(
     env: &E,
     directory: &Path,
     base_offset: i64,
-    encoded: EncodedIndexes,
+    encoded: impl Borrow<EncodedIndexes>,
 ) -> io::Result<()> {
+    let encoded = encoded.borrow();
     let disk = env.disk();
     disk.write_atomic(&path(directory, base_offset, "index"), &encoded.offsets)
         .await?;
@@ -185,10 +194,4 @@ pub(crate) async fn read_indexes<E: Environment>(
 /// The path of a segment's file.
 pub(crate) fn path(directory: &Path, base_offset: i64, kind: &str) -> PathBuf {
     directory.join(file_name(base_offset, kind))
-}
-
-/// Gives a segment's file its exact size and makes content and size durable.
-pub(crate) async fn trim<F: DiskFile>(file: &F, size: u64) -> io::Result<()> {
-    file.set_len(size).await?;
-    file.sync_data().await
 }
