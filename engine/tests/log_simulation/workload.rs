@@ -126,10 +126,13 @@ pub async fn verify_rotten(env: SimEnvironment, model: Shared) -> usize {
     let (engine, _) = Engine::open(env.clone(), config)
         .await
         .expect("rot in one log does not keep the engine from opening");
-    let model = model.borrow();
+    let (seed, logs) = {
+        let model = model.borrow();
+        (model.seed, model.logs.clone())
+    };
     let mut damaged = 0;
-    for (number, expected) in model.logs.iter().filter(|(_, log)| !log.deleted) {
-        let context = format!("seed {}, rotten, log {number}", model.seed);
+    for (number, expected) in logs.iter().filter(|(_, log)| !log.deleted) {
+        let context = format!("seed {seed}, rotten, log {number}");
         let Some(log) = engine.log(&expected.topic_id, 0) else {
             assert_eq!(expected.acknowledged, 0, "{context}: gone");
             continue;

@@ -252,7 +252,8 @@ impl FileNode {
             else {
                 return true;
             };
-            if *other != id {
+            // A write of several pieces may be failed once for each: what is settled stays.
+            if *other != id || pending.completed.is_some() {
                 return true;
             }
             Fate::draw(random).pieces(random, *position, bytes, |at, piece| {

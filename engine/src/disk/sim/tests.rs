@@ -346,6 +346,43 @@ fn a_kill_keeps_the_page_cache_which_a_later_power_loss_may_take() {
 }
 
 #[test]
+fn what_a_killed_write_of_several_pieces_left_a_later_sync_makes_durable() {
+    let executor = Executor::new(5);
+    let stop_at = StopAt {
+        disk_operations: Some(5),
+        ..StopAt::default()
+    };
+    let outcome = executor.run_until(stop_at, |env| async move {
+        let file = env
+            .disk()
+            .open(Path::new("f"), OpenOptions::JOURNAL)
+            .await
+            .unwrap();
+        env.disk().sync_dir(Path::new("/")).await.unwrap();
+        file.set_len(8 * BLOCK as u64).await.unwrap();
+        file.sync_data().await.unwrap();
+        let pieces = (1..=6).map(|byte| blocks(byte, 1)).collect();
+        file.write_at(0, pieces).await.unwrap();
+    });
+    assert_eq!(outcome, Outcome::Stopped);
+    for seed in 0..100 {
+        let survivor = executor.disk().kill(seed);
+        let seen = file(&survivor, "f");
+        let next = Executor::with_disk(seed, survivor);
+        next.run_until(StopAt::default(), |env| async move {
+            let options = OpenOptions {
+                create: false,
+                ..OpenOptions::JOURNAL
+            };
+            let file = env.disk().open(Path::new("f"), options).await.unwrap();
+            file.sync_data().await.unwrap();
+        })
+        .finished();
+        assert_eq!(file(&next.disk().crash(seed), "f"), seen, "seed {seed}");
+    }
+}
+
+#[test]
 fn what_a_failed_sync_lost_no_later_sync_brings_back() {
     let disk = after(|disk| async move {
         disk.inject(Fault::once(FaultKind::InputOutput, Operation::Sync, "f", 0));
