@@ -110,7 +110,6 @@ fn offsets_of_a_partition_named_twice_are_refused() {
         partition_index,
         current_leader_epoch: -1,
         timestamp: -1,
-        ..Default::default()
     };
     let topic = |name, partitions: &[i32]| ListOffsetsTopic {
         name: Str::from_static(name),

@@ -98,10 +98,7 @@ fn what_tools_are_told_of_directories_and_versions_is_what_kafka_tells() {
     let mut client = broker.connect();
     client.create_topic("t", 1, &[]);
     let Response::DescribeLogDirs(response) = client.call(
-        Request::DescribeLogDirs(Box::new(DescribeLogDirsRequest {
-            topics: None,
-            ..Default::default()
-        })),
+        Request::DescribeLogDirs(Box::new(DescribeLogDirsRequest { topics: None })),
         4,
     ) else {
         panic!("another response")
@@ -117,7 +114,6 @@ fn what_tools_are_told_of_directories_and_versions_is_what_kafka_tells() {
     let named = ApiVersionsRequest {
         client_software_name: Str::from_static("test"),
         client_software_version: Str::from_static("1"),
-        ..Default::default()
     };
     let Response::ApiVersions(versions) = client.call(Request::ApiVersions(Box::new(named)), 3)
     else {
