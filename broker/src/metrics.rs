@@ -205,6 +205,9 @@ type Description = (
     fn(&ShardMetrics) -> u64,
 );
 
+/// A latency's name, meaning, and where it is.
+type LatencyDescription = (&'static str, &'static str, fn(&ShardMetrics) -> &Latency);
+
 impl ShardMetrics {
     /// Counts a request.
     pub fn request(&self, api_key: ApiKey) {
@@ -256,7 +259,7 @@ impl ShardMetrics {
         ("ringlog_segment_files_open", "gauge", "Segment files open.", |m| m.open_files.get()),
     ];
 
-    const LATENCIES: &[(&'static str, &'static str, fn(&ShardMetrics) -> &Latency)] = &[
+    const LATENCIES: &[LatencyDescription] = &[
         (
             "ringlog_produce_seconds",
             "From a produce request's arrival to its acknowledgement, which is given when its records are on the medium.",

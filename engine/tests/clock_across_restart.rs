@@ -54,7 +54,7 @@ fn starts_after(age_ms: i64, jump_ms: i64) -> (i64, i64) {
     executor
         .run_until(Default::default(), move |env| async move {
             env.world().jump_wall_clock(jump_ms);
-            let (_, log) = open(&env).await;
+            let (_engine, log) = open(&env).await;
             env.sleep(Duration::from_secs(30)).await;
             let soon = log.log_start_offset();
             env.sleep(Duration::from_secs(150)).await;

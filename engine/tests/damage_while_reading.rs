@@ -150,7 +150,7 @@ fn no_flipped_bit_of_a_header_hides_or_moves_records() {
                 .expect("flipped");
             let starts = [0, base, base + 3, (base - 10).max(0), second, second - 1];
             let (all, _) = live(2, &disk, move |env| async move {
-                let (_, log) = open(&env).await;
+                let (_engine, log) = open(&env).await;
                 let mut all = Vec::new();
                 for start in starts {
                     for max_bytes in [1, 3000, 1 << 20] {
@@ -182,7 +182,7 @@ fn an_index_entry_that_lies_is_found_out_and_the_index_made_anew() {
         disk.flip_bit(&path(0, "index"), bit / 8, (bit % 8) as u8)
             .expect("flipped");
         let ((), _) = live(3, &disk, move |env| async move {
-            let (_, log) = open(&env).await;
+            let (_engine, log) = open(&env).await;
             for start in (0..BATCHES * 10).step_by(35) {
                 let result = consume(&log, start, 1).await;
                 check(&format!("bit {bit}"), start, &result);
@@ -202,7 +202,7 @@ fn a_segment_that_is_gone_or_short_is_damage_not_an_end() {
         disk.place(&path(second, "log"), &last[..kept])
             .expect("placed");
         let (result, _) = live(4, &disk, move |env| async move {
-            let (_, log) = open(&env).await;
+            let (_engine, log) = open(&env).await;
             consume(&log, 0, 1 << 20).await
         });
         check(&format!("{kept} bytes kept"), 0, &result);

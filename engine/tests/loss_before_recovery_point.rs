@@ -165,7 +165,7 @@ fn synced_records_that_are_gone_take_the_log_offline() {
                     let directory = std::path::Path::new("/data/t-0");
                     env.disk().sync_dir(directory).await.expect("synced");
                 }
-                let (_, log) = open(&env, settings()).await;
+                let (_engine, log) = open(&env, settings()).await;
                 log.failure().map(|failure| failure.to_string())
             });
             let reason = failure.unwrap_or_default();
@@ -188,7 +188,7 @@ fn comes_back<F: Future<Output = ()> + 'static>(
     let executor = Executor::with_disk(20, SimDisk::new(2));
     executor
         .run_until(Default::default(), |env| async move {
-            let (_, log) = open(&env, settings()).await;
+            let (_engine, log) = open(&env, settings()).await;
             work(env, log).await;
         })
         .finished();
@@ -203,7 +203,7 @@ fn comes_back_from(context: &str, disk: &SimDisk, expected: &Vec<i64>, end: i64)
     let mut disk = disk.clone();
     for life in 0..3 {
         let ((failure, found, ends), after) = live(30 + life, &disk, |env| async move {
-            let (_, log) = open(&env, settings()).await;
+            let (_engine, log) = open(&env, settings()).await;
             let failure = log.failure();
             (failure, records(&log).await, log.log_end_offset())
         });

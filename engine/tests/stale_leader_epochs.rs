@@ -37,7 +37,7 @@ fn an_append_under_an_older_epoch_changes_nothing() {
     let executor = Executor::with_disk(1, SimDisk::new(1));
     executor
         .run_until(Default::default(), |env| async move {
-            let (_, log) = open(&env).await;
+            let (_engine, log) = open(&env).await;
             for epoch in [3, 3, 5] {
                 let appended = log.append(batch(), &ProduceRules::default(), epoch).await;
                 appended.expect("appended");
@@ -72,7 +72,7 @@ fn an_epoch_that_falls_before_the_recovery_point_is_damage() {
     let executor = Executor::with_disk(2, SimDisk::new(2));
     executor
         .run_until(Default::default(), |env| async move {
-            let (_, log) = open(&env).await;
+            let (_engine, log) = open(&env).await;
             for _ in 0..10 {
                 let appended = log.append(batch(), &ProduceRules::default(), 6).await;
                 let end = appended.expect("appended").last_offset + 1;
@@ -93,7 +93,7 @@ fn an_epoch_that_falls_before_the_recovery_point_is_damage() {
     let executor = Executor::with_disk(4, disk);
     executor
         .run_until(Default::default(), |env| async move {
-            let (_, log) = open(&env).await;
+            let (_engine, log) = open(&env).await;
             let reason = log.failure().map(|failure| failure.to_string());
             let reason = reason.unwrap_or_default();
             assert!(

@@ -66,7 +66,7 @@ fn an_old_record_after_a_restart_does_not_age_the_new_ones_before_it() {
         let executor = Executor::with_disk(2, executor.disk().crash(3));
         executor
             .run_until(Default::default(), move |env| async move {
-                let (_, log) = open(&env).await;
+                let (_engine, log) = open(&env).await;
                 put(&env, &log, 8 * DAY).await;
                 let found = log.offset_for_timestamp(env.wall_clock_ms() - DAY).await;
                 let found = found.expect("readable").map(|found| found.offset);
@@ -84,7 +84,7 @@ fn what_a_truncation_cuts_away_no_longer_counts_as_newest() {
     let executor = Executor::with_disk(4, SimDisk::new(4));
     executor
         .run_until(Default::default(), move |env| async move {
-            let (_, log) = open(&env).await;
+            let (_engine, log) = open(&env).await;
             put(&env, &log, 2 * DAY).await;
             put(&env, &log, 1000).await;
             log.truncate_to(1).await.expect("truncated");

@@ -62,6 +62,8 @@ impl Metadata {
             .create_log(name, id, log_config(), Some(0))
             .await;
         let log = log.map_err(|error| MetadataError::Open(error.to_string()))?;
+        // Deleting topics makes room, so it must be possible when there is none.
+        log.set_essential();
         let environment = shard.environment.clone();
         let directory = directory(shard, log.directory_index());
         let log = EngineLog::new(log, environment.clone(), directory);

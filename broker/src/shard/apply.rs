@@ -106,11 +106,7 @@ impl Shard {
         let Some(delta) = &change.delta else {
             return self.reconcile(&change.image).await;
         };
-        for (topic_id, name, partitions) in &delta.deleted {
-            for partition in 0..*partitions {
-                self.delete_log(*topic_id, name, partition).await;
-            }
-        }
+        self.delete_logs(delta).await;
         for (topic_id, partitions) in &delta.created {
             for partition in partitions.clone() {
                 self.create_log(&change.image, *topic_id, partition).await;
@@ -205,15 +201,25 @@ impl Shard {
         }
     }
 
-    async fn delete_log(&self, topic_id: Uuid, name: &str, partition: i32) {
-        if self.owner_of(topic_id, partition) != self.index {
+    /// Removes the logs of deleted topics that are this shard's, with one wait for all of them.
+    async fn delete_logs(&self, delta: &Delta) {
+        let mut keys = Vec::new();
+        let mut names = Vec::new();
+        for (topic_id, name, partitions) in &delta.deleted {
+            for partition in 0..*partitions {
+                if self.owner_of(*topic_id, partition) == self.index {
+                    keys.push((TopicId(topic_id.0), partition));
+                    names.push(TopicPartition::new(name.as_str(), partition));
+                }
+            }
+        }
+        if keys.is_empty() {
             return;
         }
-        let id = TopicId(topic_id.0);
-        if let Err(error) = self.engine.delete_log(&id, partition).await {
-            tracing::error!(topic = name, partition, %error, "a deleted topic's log could not be removed; it will be set aside at the next start");
-            self.left_behind()
-                .insert(TopicPartition::new(name, partition));
+        if let Err(error) = self.engine.delete_logs(&keys).await {
+            let first = names.first().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(logs = keys.len(), first, %error, "logs of deleted topics could not be removed; what is left will be set aside at the next start");
+            self.left_behind().extend(names);
         }
     }
 

@@ -28,12 +28,24 @@ use shard::Shard;
 /// One shard's storage; clones share it.
 pub struct Engine<E: Environment> {
     shard: Rc<Shard<E>>,
+    last: Rc<LastHandle<E>>,
+}
+
+/// Breaks the circle between a shard and its logs when nobody has the engine any more, so that their memory goes with it.
+struct LastHandle<E: Environment>(Rc<Shard<E>>);
+
+impl<E: Environment> Drop for LastHandle<E> {
+    fn drop(&mut self) {
+        let logs = std::mem::take(&mut *self.0.logs.borrow_mut());
+        drop(logs);
+    }
 }
 
 impl<E: Environment> Clone for Engine<E> {
     fn clone(&self) -> Self {
         Self {
             shard: self.shard.clone(),
+            last: self.last.clone(),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::directories::{
 use super::maintain::{OffsetFile, Offsets, read_offsets};
 use super::recovery::{first_offset, recover, resolve, segments_of};
 use super::shard::Shard;
-use super::{Engine, EngineError, RecoveredLog, shard_of};
+use super::{Engine, EngineError, LastHandle, RecoveredLog, shard_of};
 use crate::checkpoint::{PARTITION_METADATA_FILE, PartitionMetadata};
 use crate::config::{EngineConfig, LogConfig};
 use crate::disk::Disk;
@@ -188,7 +188,8 @@ impl<E: Environment> Engine<E> {
                 offline: log.failure().map(|reason| reason.to_string()),
             })
             .collect();
-        Ok((Self { shard }, recovered))
+        let last = Rc::new(LastHandle(shard.clone()));
+        Ok((Self { shard, last }, recovered))
     }
 
     /// Stops cleanly: everything is written and synced, the segments get their exact size, and the next start scans nothing.
