@@ -13,6 +13,7 @@ mod producer;
 mod results;
 mod run;
 mod schedule;
+mod series;
 mod verify;
 mod watch;
 mod workload;

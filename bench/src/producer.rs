@@ -25,6 +25,7 @@ use crate::client::poller::{Poller, Readiness};
 use crate::client::wire;
 use crate::latency::Latencies;
 use crate::schedule::Random;
+use crate::series::Flow;
 use crate::workload::{Acks, Partitioner, Producer, Rate};
 
 /// A request is closed at this size, like Java's `max.request.size`; it always holds at least one batch.
@@ -126,6 +127,8 @@ pub struct ProducerLoad {
     pub latencies: Latencies,
     /// Counters.
     pub counts: ProducerCounts,
+    /// Acknowledged records and bytes of values, second by second.
+    pub flow: Flow,
 }
 
 /// What a producing load is made from besides its configuration.
@@ -181,6 +184,7 @@ impl ProducerLoad {
             window: setup.window,
             latencies: Latencies::new(setup.window.0),
             counts: ProducerCounts::default(),
+            flow: Flow::new(setup.window),
         };
         for layout in setup.layouts {
             let name = Str::from(layout.name.as_str());
@@ -678,6 +682,7 @@ impl ProducerLoad {
             self.counts.window_bytes += sent.value_bytes;
             self.counts.window_batches += 1;
         }
+        self.flow.count(now, sent.count, sent.value_bytes);
         if timed {
             if sent.intended.is_empty() {
                 if sent.made >= from && sent.made < to {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::environment::Environment;
 use crate::latency::Summary;
+use crate::series::FlowSecond;
 use crate::verify::Verdict;
 use crate::watch::{Observed, Usage};
 use crate::workload::Workload;
@@ -49,6 +50,8 @@ pub struct ProducerFigures {
     pub latency: Option<Summary>,
     /// How late the generator itself was.
     pub lateness: Option<Summary>,
+    /// What was acknowledged, second by second.
+    pub series: Vec<FlowSecond>,
 }
 
 /// The consuming half of a result.
@@ -70,6 +73,8 @@ pub struct ConsumerFigures {
     pub damaged_batches: u64,
     /// Errors by name.
     pub errors: BTreeMap<String, u64>,
+    /// What was received, second by second.
+    pub series: Vec<FlowSecond>,
 }
 
 /// Everything a run found.

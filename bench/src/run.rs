@@ -462,6 +462,7 @@ fn gather(outcome: &mut Outcome, drive: Drive) {
             errors: counts.errors,
             latency: load.latencies.summary(),
             lateness: drive.lateness.summary(),
+            series: load.flow.series(),
         });
     }
     if let Some(load) = drive.consumer {
@@ -475,6 +476,7 @@ fn gather(outcome: &mut Outcome, drive: Drive) {
             records_received: counts.received,
             damaged_batches: counts.damaged,
             errors: counts.errors,
+            series: load.flow.series(),
         });
         outcome.end_to_end = load.latencies.summary();
     }
