@@ -7,6 +7,7 @@ mod compare;
 mod consumer;
 mod drive;
 mod environment;
+mod html;
 mod latency;
 mod probe;
 mod producer;
@@ -79,6 +80,9 @@ struct CompareArgs {
     /// Write the report as Markdown to this file, instead of to standard output
     #[arg(long)]
     markdown: Option<PathBuf>,
+    /// Write the report as one self-contained HTML page to this file
+    #[arg(long)]
+    html: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -117,6 +121,9 @@ struct RunArgs {
     /// Write the results as JSON to this file (one object per workload, one per line where there are several)
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write the results as one self-contained HTML page to this file
+    #[arg(long)]
+    html: Option<PathBuf>,
     /// No progress on standard error
     #[arg(long, short)]
     quiet: bool,
@@ -141,6 +148,7 @@ fn main() -> ExitCode {
 fn run_workloads(args: &RunArgs) -> u8 {
     let mut status = SUCCESS;
     let mut json = String::new();
+    let (mut outcomes, mut failures) = (Vec::new(), Vec::new());
     for path in &args.workloads {
         let workload = match workload::Workload::load(path, &args.set) {
             Ok(workload) => workload,
@@ -164,16 +172,19 @@ fn run_workloads(args: &RunArgs) -> u8 {
                 }
                 json.push_str(&outcome.json());
                 json.push('\n');
+                outcomes.push(outcome);
             }
             Err(error) => {
                 eprintln!("{}: {error}", workload.name);
+                failures.push(format!("{}: {error}", workload.name));
                 status = REFUSED;
             }
         }
-        if let Some(path) = &args.json
-            && let Err(error) = std::fs::write(path, &json)
+        if !keep(&args.json, || json.clone())
+            || !keep(&args.html, || {
+                html::run::html(&outcomes, &failures, &command_line())
+            })
         {
-            eprintln!("cannot write results to {}: {error}", path.display());
             return REFUSED;
         }
     }
@@ -222,20 +233,16 @@ fn compare_brokers(args: CompareArgs) -> u8 {
         verify: args.verify,
         warmup_s: args.warmup_s,
     };
-    let (json, markdown) = (args.json, args.markdown);
+    let (json, markdown, page) = (args.json, args.markdown, args.html);
     let write = |found: &compare::Comparison| {
-        let report = compare::report::markdown(found, &command_line());
-        let mut failed = false;
-        if let Some(path) = &json {
-            failed |= !written(
-                path,
-                &serde_json::to_string_pretty(found).unwrap_or_default(),
-            );
-        }
-        if let Some(path) = &markdown {
-            failed |= !written(path, &report);
-        }
-        !failed
+        let json = keep(&json, || {
+            serde_json::to_string_pretty(found).unwrap_or_default()
+        });
+        let markdown = keep(&markdown, || {
+            compare::report::markdown(found, &command_line())
+        });
+        let page = keep(&page, || html::compare::html(found, &command_line()));
+        json && markdown && page
     };
     match compare::compare(&options, &|found| {
         write(found);
@@ -262,10 +269,12 @@ fn compare_brokers(args: CompareArgs) -> u8 {
     }
 }
 
-fn written(path: &std::path::Path, text: &str) -> bool {
-    let outcome = std::fs::write(path, text);
+/// Writes a result to the file that was asked for, if one was; false, with the reason said, where that failed.
+fn keep(path: &Option<PathBuf>, text: impl FnOnce() -> String) -> bool {
+    let Some(path) = path else { return true };
+    let outcome = std::fs::write(path, text());
     if let Err(error) = &outcome {
-        eprintln!("cannot write {}: {error}", path.display());
+        eprintln!("cannot write results to {}: {error}", path.display());
     }
     outcome.is_ok()
 }

@@ -161,6 +161,16 @@ impl Outcome {
     }
 }
 
+/// Three significant digits, without a trail of zeros.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
 fn latency_line(out: &mut String, what: &str, summary: &Summary) -> fmt::Result {
     writeln!(
         out,
