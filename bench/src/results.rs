@@ -10,7 +10,7 @@ use crate::latency::Summary;
 use crate::series::FlowSecond;
 use crate::verify::Verdict;
 use crate::watch::{Observed, Usage};
-use crate::workload::Workload;
+use crate::workload::{Rate, Workload};
 
 /// The client of record, as every result names it.
 pub const CLIENT: &str = concat!(
@@ -86,6 +86,8 @@ pub struct Outcome {
     pub about: String,
     /// Whether everything was done and nothing failed.
     pub complete: bool,
+    /// Whether a connection broke or verification failed, and not only time ran out.
+    pub broken: bool,
     /// What failed.
     pub problems: Vec<String>,
     /// What makes the figures doubtful although nothing failed.
@@ -110,7 +112,84 @@ pub struct Outcome {
     pub environment: Environment,
 }
 
+/// Share of an open loop's rate that must be reached.
+const RATE_REACHED: f64 = 0.99;
+/// Cores the generator may keep busy before it is taken for the limit; it is one thread.
+const GENERATOR_FULL_CORES: f64 = 0.9;
+/// Delay of the generator's own beyond which it is taken for the limit of a rate that was not reached.
+const GENERATOR_LATE_MS: f64 = 100.0;
+
+/// Who could do no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// This tool.
+    Generator,
+    /// What it measured.
+    Broker,
+}
+
+/// An open loop whose rate was not reached.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shortfall {
+    /// Records per second asked for.
+    pub asked: f64,
+    /// Records per second acknowledged.
+    pub reached: f64,
+    /// Why.
+    pub limit: Limit,
+}
+
+impl fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = match self.limit {
+            Limit::Generator => "the generator is the limit",
+            Limit::Broker => "the broker did not keep up",
+        };
+        write!(
+            f,
+            "{:.0} of {} records/s were reached: {who}",
+            self.reached, self.asked
+        )
+    }
+}
+
 impl Outcome {
+    /// What an open loop failed to reach of its rate, and whether that was the generator's own doing: its thread was busy all the
+    /// time, or it was late although there was room.
+    pub fn shortfall(&self) -> Option<Shortfall> {
+        let producer = self.producer.as_ref()?;
+        let Rate::PerSecond(asked) = self.workload.producer.as_ref()?.rate else {
+            return None;
+        };
+        if producer.records_per_s >= asked * RATE_REACHED {
+            return None;
+        }
+        let full = self
+            .observed
+            .as_ref()
+            .is_some_and(|seen| seen.generator.cores() > GENERATOR_FULL_CORES);
+        let late = producer
+            .lateness
+            .as_ref()
+            .is_some_and(|late| late.p99_ms > GENERATOR_LATE_MS);
+        Some(Shortfall {
+            asked,
+            reached: producer.records_per_s,
+            limit: if full || late {
+                Limit::Generator
+            } else {
+                Limit::Broker
+            },
+        })
+    }
+
+    /// End to end where that was measured, else of producing.
+    pub fn main_latency(&self) -> Option<&Summary> {
+        let produce = || self.producer.as_ref()?.latency.as_ref();
+        self.end_to_end.as_ref().or_else(produce)
+    }
+
     /// Records the broker handled in the window: produced and fetched ones.
     fn records(&self) -> u64 {
         self.producer.as_ref().map_or(0, |p| p.records)

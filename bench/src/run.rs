@@ -192,6 +192,7 @@ impl Stage<'_> {
             workload: workload.clone(),
             verify: self.options.verify,
             complete: true,
+            broken: drive.broken,
             problems: std::mem::take(&mut drive.problems),
             doubts: Vec::new(),
             client: crate::results::CLIENT.to_string(),
@@ -308,6 +309,7 @@ impl Stage<'_> {
             lateness: Latencies::new(window.0),
             never_offered: 0,
             problems: Vec::new(),
+            broken: false,
         })
     }
 
@@ -374,6 +376,7 @@ impl Stage<'_> {
             lateness: Latencies::new(0),
             never_offered: 0,
             problems: Vec::new(),
+            broken: false,
         };
         drive.run(&mut |_, _, _| {});
         let counts = drive.producer.map(|load| load.counts).unwrap_or_default();
@@ -506,26 +509,8 @@ fn judge(outcome: &mut Outcome) {
                 late.p99_ms
             ));
         }
-        if let Some(Rate::PerSecond(rate)) = outcome
-            .workload
-            .producer
-            .as_ref()
-            .map(|producer| producer.rate)
-            && producer.records_per_s < rate * 0.99
-        {
-            let busy = outcome
-                .observed
-                .as_ref()
-                .is_some_and(|seen| seen.generator.cores() > 0.9);
-            let who = if busy {
-                "the generator is the limit"
-            } else {
-                "the broker did not keep up"
-            };
-            outcome.doubts.push(format!(
-                "{:.0} of {rate} records/s were reached: {who}",
-                producer.records_per_s
-            ));
+        if let Some(shortfall) = outcome.shortfall() {
+            outcome.doubts.push(shortfall.to_string());
         }
     }
     if let Some(consumer) = &outcome.consumer {
@@ -567,6 +552,7 @@ fn judge(outcome: &mut Outcome) {
     if let Some(verdict) = &outcome.verdict
         && !verdict.clean()
     {
+        outcome.broken = true;
         outcome.problems.push(format!(
             "verification failed: {} lost, {} duplicated, {} reordered, {} corrupted",
             verdict.lost, verdict.duplicated, verdict.reordered, verdict.corrupted

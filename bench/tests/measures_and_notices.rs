@@ -2,6 +2,7 @@
 //! damage fails `--verify` by its name, and a broker that dies or refuses leaves a partial result that says so.
 
 mod faulty_broker;
+mod rates;
 
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -13,6 +14,7 @@ struct Run {
     status: i32,
     text: String,
     json: Value,
+    html: String,
 }
 
 fn bench(arguments: &[&str]) -> Output {
@@ -25,7 +27,10 @@ fn bench(arguments: &[&str]) -> Output {
 fn run(fault: Fault, workload: &str, more: &[&str]) -> Run {
     let broker = FaultyBroker::start(fault);
     let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("result.json");
+    let (json, html) = (
+        folder.path().join("result.json"),
+        folder.path().join("result.html"),
+    );
     let file = format!("{}/workloads/{workload}.toml", env!("CARGO_MANIFEST_DIR"));
     let address = broker.address.to_string();
     let mut arguments = vec![
@@ -36,6 +41,8 @@ fn run(fault: Fault, workload: &str, more: &[&str]) -> Run {
         &address,
         "--json",
         json.to_str().unwrap(),
+        "--html",
+        html.to_str().unwrap(),
     ];
     for set in ["run.warmup_s=0", "run.duration_s=2", "run.drain_s=3"] {
         arguments.extend(["--set", set]);
@@ -46,7 +53,9 @@ fn run(fault: Fault, workload: &str, more: &[&str]) -> Run {
         + &String::from_utf8_lossy(&output.stderr);
     let json = std::fs::read_to_string(&json).unwrap_or_else(|error| panic!("{error}: {text}"));
     let json = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let html = std::fs::read_to_string(&html).unwrap_or_else(|error| panic!("{error}: {text}"));
     Run {
+        html,
         status: output.status.code().unwrap(),
         text,
         json,
@@ -64,6 +73,9 @@ fn a_sound_broker_passes() {
             run.json["producer"]["records_acknowledged"]
         );
         assert_eq!(run.json["producer"]["closed_loop"], false);
+        let seconds = run.json["producer"]["series"].as_array().unwrap();
+        assert_eq!(seconds.len(), 2, "one for each second: {seconds:?}");
+        assert!(run.html.contains("Verified") && run.html.contains("latency by percentile"));
     }
 }
 
@@ -131,6 +143,10 @@ fn a_broker_that_dies_leaves_a_partial_result() {
         run.text.contains("a connection to the broker broke"),
         "{}",
         run.text
+    );
+    assert_eq!(run.json["broken"], true);
+    assert!(
+        run.html.contains("Incomplete") && run.html.contains("a connection to the broker broke")
     );
 }
 

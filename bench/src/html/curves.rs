@@ -23,7 +23,7 @@ type Points = Vec<(f64, f64)>;
 
 fn seconds() -> Axis {
     Axis {
-        label: "seconds since the measured window began".into(),
+        label: "seconds into the measured window".into(),
         scale: Scale::Linear,
     }
 }
@@ -136,7 +136,7 @@ fn percentiles(of: Of, sides: &[Side<'_>]) -> Chart {
         title: format!("{what} by percentile"),
         about: format!("{how}{}", rounds_words(sides)),
         x: Axis {
-            label: "percentile; each further nine is as wide as the one before".into(),
+            label: "percentile, by nines".into(),
             scale: Scale::Nines,
         },
         y: Axis {

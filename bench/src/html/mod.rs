@@ -1,13 +1,14 @@
 //! Reports as one HTML file that needs nothing else: no network, no fonts, no library; readable on a phone, in the dark, by keyboard
 //! and by ear.
 //!
-//! A [`Page`] gathers sections; [`chart`] draws; [`curves`] says what is drawn of runs; [`run`] and [`compare`]
-//! tell what was found. The page forbids itself to load anything, by its content security policy.
+//! A [`Page`] gathers sections; [`chart`] draws; [`curves`] says what is drawn of runs; [`run`], [`compare`] and
+//! [`search`] tell what was found. The page forbids itself to load anything, by its content security policy.
 
 pub mod chart;
 pub mod compare;
 mod curves;
 pub mod run;
+pub mod search;
 
 use std::fmt::Write;
 
