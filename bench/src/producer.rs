@@ -170,7 +170,7 @@ impl ProducerLoad {
             lanes: Vec::new(),
             links: Vec::new(),
             lingering: VecDeque::new(),
-            payloads: payloads(config, u64::from(setup.run)),
+            payloads: payloads(config, u64::from(setup.run))?,
             key: vec![b'k'; config.key_bytes],
             spare: Vec::new(),
             spare_times: Vec::new(),
@@ -761,7 +761,10 @@ pub enum LoadError {
 }
 
 /// Values to write: random bytes of which the last part repeats one byte, as much as the workload asks.
-fn payloads(config: &Producer, seed: u64) -> Vec<Bytes> {
+fn payloads(config: &Producer, seed: u64) -> io::Result<Vec<Bytes>> {
+    if let Some(file) = &config.payload_file {
+        return Ok(vec![Bytes::from(std::fs::read(file)?); PAYLOADS]);
+    }
     let mut random = Random::new(seed);
     let fresh = (config.record_bytes as f64 * (1.0 - config.repetition)) as usize;
     let payload = |_| {
@@ -774,5 +777,5 @@ fn payloads(config: &Producer, seed: u64) -> Vec<Bytes> {
         });
         bytes.collect::<Vec<u8>>().into()
     };
-    (0..PAYLOADS).map(payload).collect()
+    Ok((0..PAYLOADS).map(payload).collect())
 }

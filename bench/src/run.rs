@@ -343,6 +343,7 @@ impl Stage<'_> {
             arrival: Arrival::Uniform,
             record_bytes: preload.record_bytes,
             key_bytes: 0,
+            payload_file: None,
             repetition: 0.0,
             partitioner: Partitioner::RoundRobin,
             linger_ms: 0.0,

@@ -5,7 +5,7 @@
 //! latency. Unknown keys, wrong types and values that make no sense are refused with line and key. Reading opens no connection.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
@@ -122,6 +122,8 @@ pub struct Producer {
     pub record_bytes: usize,
     /// Bytes of a record's key; 0 for none.
     pub key_bytes: usize,
+    /// What every record's value is, of just `record_bytes`; random where absent.
+    pub payload_file: Option<PathBuf>,
     /// How much of the payload repeats, from 0 (random) to 1 (all the same): what compression finds.
     pub repetition: f64,
     /// Partition choice.
@@ -230,13 +232,17 @@ pub enum WorkloadError {
 }
 
 impl Workload {
-    /// Reads and checks `path`, then applies `overrides` (`producer.rate=2000`) and checks again.
+    /// Reads and checks `path` (TOML, or YAML of the OpenMessaging Benchmark), then applies `overrides` (`producer.rate=2000`) and checks again.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Workload, WorkloadError> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|source| WorkloadError::Read {
             path: name.clone(),
             source,
         })?;
+        if omb::is_omb(path) {
+            let text = omb::translate(&text, path, overrides)?;
+            return Self::parse(&text, &name, overrides);
+        }
         Self::parse(&text, &name, overrides)
     }
 
@@ -285,3 +291,4 @@ fn set(table: &mut toml::Table, one: &str) -> Option<()> {
 }
 
 mod checks;
+mod omb;

@@ -45,6 +45,7 @@ struct ProducerText {
     arrival: Value<String>,
     record_bytes: Value<usize>,
     key_bytes: Value<usize>,
+    payload_file: Value<PathBuf>,
     repetition: Value<f64>,
     partitioner: Value<String>,
     linger_ms: Value<toml::Value>,
@@ -317,6 +318,26 @@ impl Source<'_> {
         }
     }
 
+    /// A file whose bytes are every record's value.
+    fn payload(
+        &self,
+        value: Value<PathBuf>,
+        record_bytes: usize,
+    ) -> Result<Option<PathBuf>, WorkloadError> {
+        let Some(value) = value else {
+            return Ok(None);
+        };
+        let key = "producer.payload_file";
+        match std::fs::metadata(value.get_ref()).map(|found| found.len()) {
+            Ok(bytes) if bytes == record_bytes as u64 => Ok(Some(value.into_inner())),
+            Ok(bytes) => {
+                let reason = format!("has {bytes} bytes; record_bytes is {record_bytes}");
+                Err(self.error(key, &value, reason))
+            }
+            Err(error) => Err(self.error(key, &value, error.to_string())),
+        }
+    }
+
     fn producer(&self, raw: ProducerText) -> Result<Producer, WorkloadError> {
         let codecs = Compression::ALL.map(|codec| (codec.name(), codec));
         let arrivals = [("uniform", Arrival::Uniform), ("poisson", Arrival::Poisson)];
@@ -335,16 +356,18 @@ impl Source<'_> {
                 "idempotence allows at most 5",
             ));
         }
+        let record_bytes = self.number(
+            "producer.record_bytes",
+            raw.record_bytes,
+            1024,
+            0,
+            100 << 20,
+        )?;
         Ok(Producer {
             rate: self.rate(&raw.rate)?,
             arrival: self.word("producer.arrival", raw.arrival, &arrivals)?,
-            record_bytes: self.number(
-                "producer.record_bytes",
-                raw.record_bytes,
-                1024,
-                0,
-                100 << 20,
-            )?,
+            record_bytes,
+            payload_file: self.payload(raw.payload_file, record_bytes)?,
             key_bytes: self.number("producer.key_bytes", raw.key_bytes, 0, 0, 1 << 20)?,
             repetition: self.number("producer.repetition", raw.repetition, 0.0, 0.0, 1.0)?,
             partitioner: self.word("producer.partitioner", raw.partitioner, &partitioners)?,
