@@ -3,6 +3,7 @@
 //! This file holds the command line; [`run`] runs one workload, and the modules under it say what they measure and how.
 
 mod client;
+mod companions;
 mod compare;
 mod consumer;
 mod drive;

@@ -5,12 +5,13 @@ use std::fmt::{self, Write};
 
 use serde::Serialize;
 
+use crate::companions::{ChurnFigures, SlowFigures};
 use crate::environment::Environment;
 use crate::latency::Summary;
 use crate::series::FlowSecond;
 use crate::verify::Verdict;
 use crate::watch::{Observed, Usage};
-use crate::workload::{Rate, Workload};
+use crate::workload::{Arrival, Rate, Workload};
 
 /// The client of record, as every result names it.
 pub const CLIENT: &str = concat!(
@@ -100,6 +101,10 @@ pub struct Outcome {
     pub consumer: Option<ConsumerFigures>,
     /// From the intended send time to receipt by the consumer.
     pub end_to_end: Option<Summary>,
+    /// Connections that came and went.
+    pub churn: Option<ChurnFigures>,
+    /// Readers that hardly read.
+    pub slow_readers: Option<SlowFigures>,
     /// CPU, memory, disk.
     pub observed: Option<Observed>,
     /// Whether records were verified.
@@ -114,6 +119,8 @@ pub struct Outcome {
 
 /// Share of an open loop's rate that must be reached.
 const RATE_REACHED: f64 = 0.99;
+/// Standard deviations by which random arrivals may stray from their rate.
+const POISSON_STRAYS: f64 = 4.0;
 /// Cores the generator may keep busy before it is taken for the limit; it is one thread.
 const GENERATOR_FULL_CORES: f64 = 0.9;
 /// Delay of the generator's own beyond which it is taken for the limit of a rate that was not reached.
@@ -159,10 +166,17 @@ impl Outcome {
     /// time, or it was late although there was room.
     pub fn shortfall(&self) -> Option<Shortfall> {
         let producer = self.producer.as_ref()?;
-        let Rate::PerSecond(asked) = self.workload.producer.as_ref()?.rate else {
+        let config = self.workload.producer.as_ref()?;
+        let Rate::PerSecond(asked) = config.rate else {
             return None;
         };
-        if producer.records_per_s >= asked * RATE_REACHED {
+        let mut enough = asked * RATE_REACHED;
+        if config.arrival == Arrival::Poisson {
+            // By chance alone the number that falls due strays by the root of what is expected.
+            let groups = asked * self.workload.run.duration_s / f64::from(config.burst_records);
+            enough -= asked * POISSON_STRAYS / groups.max(1e-9).sqrt();
+        }
+        if producer.records_per_s >= enough {
             return None;
         }
         let full = self
@@ -319,6 +333,27 @@ impl Outcome {
         }
         if let Some(latency) = &self.end_to_end {
             latency_line(out, "end to end", latency)?;
+        }
+        if let Some(churn) = &self.churn {
+            writeln!(
+                out,
+                "  {:<22} {} opened and closed, {} failed",
+                "connections", churn.opened, churn.failed
+            )?;
+            if let Some(latency) = &churn.latency {
+                latency_line(out, "connection to metadata", latency)?;
+            }
+        }
+        if let Some(slow) = &self.slow_readers {
+            writeln!(
+                out,
+                "  {:<22} {} took {:.1} MB in {} whole answers, {} broke",
+                "slow readers",
+                slow.readers,
+                slow.bytes as f64 / 1e6,
+                slow.answers,
+                slow.broken
+            )?;
         }
         self.table_of_costs(out)?;
         if let Some(verdict) = &self.verdict {

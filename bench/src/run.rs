@@ -9,6 +9,7 @@ use crate::client::admin::{Admin, AdminError, TopicLayout};
 use crate::client::clock::Clock;
 use crate::client::compression::Compression;
 use crate::client::poller::Poller;
+use crate::companions::{Companions, Setting};
 use crate::consumer::{ConsumerLoad, ConsumerSetup};
 use crate::drive::Drive;
 use crate::environment::Environment;
@@ -170,6 +171,17 @@ impl Stage<'_> {
             window_start + (workload.run.duration_s * 1e9) as u64,
         );
         let mut drive = self.drive(window, &starts, &latest)?;
+        let companions = Companions::start(
+            workload.churn.as_ref(),
+            workload.slow_readers.as_ref(),
+            &Setting {
+                bootstrap: &self.options.bootstrap,
+                clock: self.clock,
+                window,
+                layouts: &self.layouts,
+                fetch_version: self.admin.version(ApiKey::Fetch, "Fetch")?,
+            },
+        );
         let delay = Duration::from_nanos(window.0.saturating_sub(self.clock.now()));
         let watch = Watch::start(
             self.options.pid,
@@ -185,6 +197,7 @@ impl Stage<'_> {
             }
         });
         let observed = watch.finish();
+        let (churn, slow_readers) = companions.finish();
         let verdict = self.verdict(&mut drive, &latest)?;
         let mut outcome = Outcome {
             name: workload.name.clone(),
@@ -200,6 +213,8 @@ impl Stage<'_> {
             producer: None,
             consumer: None,
             end_to_end: None,
+            churn,
+            slow_readers,
             observed,
             verdict,
         };
@@ -282,6 +297,7 @@ impl Stage<'_> {
                     start,
                     rate,
                     config.arrival,
+                    config.burst_records,
                     u64::from(self.run_id),
                 ));
             }
@@ -341,6 +357,7 @@ impl Stage<'_> {
         let config = Producer {
             rate: Rate::Max,
             arrival: Arrival::Uniform,
+            burst_records: 1,
             record_bytes: preload.record_bytes,
             key_bytes: 0,
             payload_file: None,
@@ -526,6 +543,22 @@ fn judge(outcome: &mut Outcome) {
                 consumer.damaged_batches
             ));
         }
+    }
+    if let Some(churn) = outcome.churn.as_ref().filter(|churn| churn.failed > 0) {
+        outcome.problems.push(format!(
+            "{} of {} connections that came and went failed, the first with: {}",
+            churn.failed,
+            churn.failed + churn.opened,
+            churn.first_failure.as_deref().unwrap_or("?")
+        ));
+    }
+    if let Some(slow) = &outcome.slow_readers
+        && let Some(failure) = &slow.first_failure
+    {
+        outcome.problems.push(format!(
+            "{} slow readers broke, the first with: {failure}",
+            slow.broken
+        ));
     }
     if let Some(seen) = &outcome.observed {
         if seen.machine.steal > STEAL_MAX {

@@ -1,6 +1,6 @@
 //! Workloads: the TOML files that say what a run does, and the strict reading of them.
 //!
-//! A file has `[topic]`, `[run]` and any of `[preload]`, `[producer]` and `[consumer]`. Which of them are there decides what is
+//! A file has `[topic]`, `[run]` and any of `[preload]`, `[producer]`, `[consumer]`, `[churn]` and `[slow_readers]`. Which are there decides what is
 //! measured: a producer alone gives produce latency or throughput, a consumer alone fetch throughput, both together end-to-end
 //! latency. Unknown keys, wrong types and values that make no sense are refused with line and key. Reading opens no connection.
 
@@ -28,8 +28,30 @@ pub struct Workload {
     pub producer: Option<Producer>,
     /// Consuming load.
     pub consumer: Option<Consumer>,
+    /// Connections that come and go beside the load.
+    pub churn: Option<Churn>,
+    /// Readers beside the load that hardly read.
+    pub slow_readers: Option<SlowReaders>,
     /// How long.
     pub run: Run,
+}
+
+/// Connections that come and go.
+#[derive(Clone, Debug, Serialize)]
+pub struct Churn {
+    /// Connections per second, each opened, asked for metadata and closed.
+    pub rate: f64,
+}
+
+/// Readers that hardly read.
+#[derive(Clone, Debug, Serialize)]
+pub struct SlowReaders {
+    /// Clients, each with a connection to every leader.
+    pub connections: usize,
+    /// What each takes off its socket.
+    pub bytes_per_s: u64,
+    /// What each asks for at once.
+    pub max_bytes: u32,
 }
 
 /// The topics of a workload.
@@ -118,6 +140,8 @@ pub struct Producer {
     pub rate: Rate,
     /// Spacing of an open loop.
     pub arrival: Arrival,
+    /// Records that fall due at one moment; the rate stays the same.
+    pub burst_records: u32,
     /// Bytes of a record's value.
     pub record_bytes: usize,
     /// Bytes of a record's key; 0 for none.

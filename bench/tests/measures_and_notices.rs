@@ -230,3 +230,75 @@ fn batches_that_fill_while_requests_wait_leave_no_record_behind() {
         assert_eq!(run.json["verdict"]["seen"], 6000, "{}", run.text);
     }
 }
+
+#[test]
+fn connections_that_come_and_go_and_slow_readers_are_counted() {
+    let churn = run(Fault::None, "connection-churn", &["--set", "churn.rate=20"]);
+    assert_eq!(churn.status, 0, "{}", churn.text);
+    assert!(
+        churn.json["churn"]["opened"].as_u64().unwrap() > 20,
+        "{}",
+        churn.text
+    );
+    assert_eq!(churn.json["churn"]["failed"], 0);
+    let small = [
+        "--set",
+        "preload.bytes=2000000",
+        "--set",
+        "slow_readers.connections=3",
+    ];
+    let slow = run(Fault::None, "slow-readers", &small);
+    assert_eq!(slow.status, 0, "{}", slow.text);
+    let seen = &slow.json["slow_readers"];
+    assert_eq!(seen["readers"], 3);
+    let bytes = seen["bytes"].as_u64().unwrap();
+    // Three readers at 10 KB/s over at most a few seconds: they were slow, and they did read.
+    assert!(bytes > 1_000 && bytes < 1_000_000, "{bytes}");
+    assert!(slow.html.contains("slow readers took"));
+    // Those that are turned away are told: a broker that is gone takes no new connections' requests.
+    let dead = run(
+        Fault::Die { after: 100 },
+        "connection-churn",
+        &["--set", "churn.rate=50"],
+    );
+    assert_eq!(dead.status, 1, "{}", dead.text);
+    assert_eq!(dead.json["complete"], false);
+}
+
+#[test]
+fn a_burst_waits_on_itself() {
+    let sets = [
+        "--set",
+        "producer.burst_records=400",
+        "--set",
+        "producer.rate=800",
+    ];
+    let burst = run(Fault::None, "burst", &[&sets[..], &["--verify"]].concat());
+    assert_eq!(burst.status, 0, "{}", burst.text);
+    assert_eq!(burst.json["end_to_end"]["count"], 1600);
+}
+
+#[test]
+fn a_workload_of_the_openmessaging_benchmark_runs() {
+    let broker = FaultyBroker::start(Fault::None);
+    let file = format!(
+        "{}/workloads/openmessaging-1kb.yaml",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let address = broker.address.to_string();
+    let short = ["--set", "run.warmup_s=0", "--set", "run.duration_s=1"];
+    let output = bench(
+        &[
+            &["run", &file, "--quiet", "--verify", "--bootstrap", &address],
+            &short[..],
+        ]
+        .concat(),
+    );
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(
+        text.contains("(OpenMessaging Benchmark)") && text.contains("clean: 2000 records seen"),
+        "{text}"
+    );
+}

@@ -173,6 +173,8 @@ pub fn life_rows(found: &Comparison) -> Vec<Row> {
         Metric::PartitionsCpuPercent,
         Metric::RecoveryMs,
         Metric::StopMs,
+        Metric::LoadRecoveryMs,
+        Metric::LoadRestartMs,
     ];
     let one = |metric: Metric| {
         let side = |life: &super::Life| {
@@ -197,5 +199,9 @@ pub fn life_rows(found: &Comparison) -> Vec<Row> {
             verdict,
         }
     };
-    metrics.into_iter().map(one).collect()
+    let asked = |metric: &Metric| {
+        let under_load = matches!(metric, Metric::LoadRecoveryMs | Metric::LoadRestartMs);
+        !under_load || plan.load_rate.is_some()
+    };
+    metrics.into_iter().filter(asked).map(one).collect()
 }

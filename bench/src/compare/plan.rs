@@ -55,6 +55,10 @@ pub enum Metric {
     RecoveryMs,
     /// From the signal to the end of the process, ms.
     StopMs,
+    /// From start to offsets of every partition, after kill -9 while records were written, ms.
+    LoadRecoveryMs,
+    /// From the signal to offsets of every partition, over a clean restart while records were written, ms.
+    LoadRestartMs,
 }
 
 impl Metric {
@@ -83,6 +87,8 @@ impl Metric {
             Metric::PartitionsCpuPercent => "CPU with idle partitions, % of a core",
             Metric::RecoveryMs => "start to ready after kill -9, ms",
             Metric::StopMs => "clean stop, ms",
+            Metric::LoadRecoveryMs => "start to ready after kill -9 under load, ms",
+            Metric::LoadRestartMs => "stop to ready, clean restart under load, ms",
         }
     }
 
@@ -206,6 +212,8 @@ pub struct Lifecycle {
     pub bytes: u64,
     /// Seconds over which idleness is watched.
     pub idle_s: f64,
+    /// Records per second that are written while the peer is killed, and then while it is restarted; absent: neither is done.
+    pub load_rate: Option<f64>,
     /// What is hoped.
     #[serde(default)]
     pub goal: Vec<Goal>,

@@ -227,11 +227,11 @@ fn lives(found: &Comparison, out: &mut String) -> std::fmt::Result {
     )?;
     table(found, &life_rows(found), out)?;
     for (life, peer) in found.lives.iter().zip(&found.peers) {
-        if let Some((before, after)) = life.kept {
+        for kept in &life.kept {
             writeln!(
                 out,
-                "- {}: {before} records acknowledged before kill -9, {after} there after it.",
-                peer.name
+                "- {}: {} records acknowledged before {}, {} there after it.",
+                peer.name, kept.acknowledged, kept.how, kept.found
             )?;
         }
         for problem in &life.problems {

@@ -274,16 +274,18 @@ fn lives(page: &mut Page, found: &Comparison) {
     ));
     peers_table(page, found, "Starting, idling, crashing", &life_rows(found));
     for (life, peer) in found.lives.iter().zip(&found.peers) {
-        if let Some((before, after)) = life.kept {
-            let kept =
-                format!("{before} records acknowledged before kill -9, {after} there after it.");
-            let tone = if after < before {
-                Tone::Bad
-            } else {
-                Tone::Good
-            };
-            page.note(tone, &peer.name, &[kept]);
-        }
+        let kept: Vec<String> = life
+            .kept
+            .iter()
+            .map(|kept| {
+                format!(
+                    "{} records acknowledged before {}, {} there after it",
+                    kept.acknowledged, kept.how, kept.found
+                )
+            })
+            .collect();
+        let lost = life.kept.iter().any(|kept| kept.found < kept.acknowledged);
+        page.note(if lost { Tone::Bad } else { Tone::Good }, &peer.name, &kept);
         page.note(
             Tone::Bad,
             &format!("{}: what failed", peer.name),

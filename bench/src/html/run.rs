@@ -55,6 +55,7 @@ fn body(page: &mut Page, outcome: &Outcome) {
     };
     page.charts(&charts(&[side]));
     latencies(page, outcome);
+    companions(page, outcome);
     costs(page, outcome);
     verdict(page, outcome);
     page.details(
@@ -140,6 +141,13 @@ fn latencies(page: &mut Page, outcome: &Outcome) {
                 .map(|summary| row("the generator's own delay", summary)),
         );
     }
+    if let Some(latency) = outcome
+        .churn
+        .as_ref()
+        .and_then(|churn| churn.latency.as_ref())
+    {
+        rows.push(row("a new connection's metadata", latency));
+    }
     if !rows.is_empty() {
         page.push("<h3>Latency, milliseconds</h3>");
         page.table(
@@ -149,6 +157,25 @@ fn latencies(page: &mut Page, outcome: &Outcome) {
             ],
             &rows,
         );
+    }
+}
+
+/// What went on beside the load, in a sentence each.
+fn companions(page: &mut Page, outcome: &Outcome) {
+    if let Some(churn) = &outcome.churn {
+        page.text(&format!(
+            "Beside the load {} connections were opened, asked for metadata and closed; {} failed.",
+            churn.opened, churn.failed
+        ));
+    }
+    if let Some(slow) = &outcome.slow_readers {
+        page.text(&format!(
+            "Beside the load {} slow readers took {} MB in {} whole answers; {} broke.",
+            slow.readers,
+            number(slow.bytes as f64 / 1e6),
+            slow.answers,
+            slow.broken
+        ));
     }
 }
 

@@ -16,6 +16,8 @@ struct FileText {
     preload: Option<PreloadText>,
     producer: Option<ProducerText>,
     consumer: Option<ConsumerText>,
+    churn: Option<ChurnText>,
+    slow_readers: Option<SlowReadersText>,
     #[serde(default)]
     run: RunText,
 }
@@ -43,6 +45,7 @@ struct PreloadText {
 struct ProducerText {
     rate: Spanned<toml::Value>,
     arrival: Value<String>,
+    burst_records: Value<u32>,
     record_bytes: Value<usize>,
     key_bytes: Value<usize>,
     payload_file: Value<PathBuf>,
@@ -70,6 +73,20 @@ struct ConsumerText {
     max_bytes: Value<u32>,
     partition_max_bytes: Value<u32>,
     check_crc: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChurnText {
+    rate: Spanned<toml::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SlowReadersText {
+    connections: Spanned<usize>,
+    bytes_per_s: Value<u64>,
+    max_bytes: Value<u32>,
 }
 
 #[derive(Deserialize, Default)]
@@ -245,6 +262,11 @@ impl Source<'_> {
             preload,
             producer,
             consumer,
+            churn: raw.churn.map(|churn| self.churn(&churn)).transpose()?,
+            slow_readers: raw
+                .slow_readers
+                .map(|slow| self.slow_readers(slow))
+                .transpose()?,
             run,
         })
     }
@@ -285,6 +307,38 @@ impl Source<'_> {
                 1_000_000,
                 128,
                 100 << 20,
+            )?,
+        })
+    }
+
+    fn churn(&self, raw: &ChurnText) -> Result<Churn, WorkloadError> {
+        match as_f64(raw.rate.get_ref()) {
+            Some(rate) if rate > 0.0 && rate <= 1e5 => Ok(Churn { rate }),
+            _ => Err(self.error(
+                "churn.rate",
+                &raw.rate,
+                "write connections per second, above 0 and up to 100000",
+            )),
+        }
+    }
+
+    fn slow_readers(&self, raw: SlowReadersText) -> Result<SlowReaders, WorkloadError> {
+        let key = "slow_readers.connections";
+        Ok(SlowReaders {
+            connections: self.number(key, Some(raw.connections), 1, 1, 10_000)?,
+            bytes_per_s: self.number(
+                "slow_readers.bytes_per_s",
+                raw.bytes_per_s,
+                10_000,
+                20,
+                1 << 30,
+            )?,
+            max_bytes: self.number(
+                "slow_readers.max_bytes",
+                raw.max_bytes,
+                8 << 20,
+                1,
+                256 << 20,
             )?,
         })
     }
@@ -366,6 +420,13 @@ impl Source<'_> {
         Ok(Producer {
             rate: self.rate(&raw.rate)?,
             arrival: self.word("producer.arrival", raw.arrival, &arrivals)?,
+            burst_records: self.number(
+                "producer.burst_records",
+                raw.burst_records,
+                1,
+                1,
+                1_000_000,
+            )?,
             record_bytes,
             payload_file: self.payload(raw.payload_file, record_bytes)?,
             key_bytes: self.number("producer.key_bytes", raw.key_bytes, 0, 0, 1 << 20)?,
