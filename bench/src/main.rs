@@ -225,6 +225,9 @@ fn main() -> ExitCode {
 }
 
 fn run_workloads(args: &RunArgs) -> u8 {
+    if !writable(&[&args.json, &args.html]) {
+        return REFUSED;
+    }
     let mut status = SUCCESS;
     let mut json = String::new();
     let (mut outcomes, mut failures) = (Vec::new(), Vec::new());
@@ -298,6 +301,9 @@ fn try_rates(
             return REFUSED;
         }
     };
+    if !writable(&[&args.json, &args.markdown, &args.html]) {
+        return REFUSED;
+    }
     let options = run::RunOptions {
         bootstrap: args.bootstrap.clone(),
         pid: args.pid,
@@ -357,6 +363,9 @@ fn compare_brokers(args: CompareArgs) -> u8 {
             return REFUSED;
         }
     };
+    if !writable(&[&args.json, &args.markdown, &args.html]) {
+        return REFUSED;
+    }
     let options = compare::CompareOptions {
         plan,
         peers,
@@ -401,6 +410,21 @@ fn compare_brokers(args: CompareArgs) -> u8 {
             REFUSED
         }
     }
+}
+
+/// Whether every file that was asked for can be opened, so that a long run does not end in a name that was mistyped. What is in them
+/// stays until there is something to replace it.
+fn writable(paths: &[&Option<PathBuf>]) -> bool {
+    paths.iter().copied().flatten().all(|path| {
+        let opened = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(path);
+        if let Err(error) = &opened {
+            eprintln!("cannot write results to {}: {error}", path.display());
+        }
+        opened.is_ok()
+    })
 }
 
 /// Writes a result to the file that was asked for, if one was; false, with the reason said, where that failed.

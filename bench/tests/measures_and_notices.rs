@@ -205,9 +205,23 @@ fn what_cannot_be_done_is_said() {
         text.contains("topic fixed already exists with 4 partitions"),
         "{text}"
     );
-    let full = bench(&[&["run", &file, "--json", "/dev/full"], &fixed[..]].concat());
-    assert_eq!(full.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&full.stderr).contains("cannot write results"));
+    // A full disk: what was measured is on standard output all the same.
+    for kind in ["--json", "--html"] {
+        let full = bench(&[&["run", &file, kind, "/dev/full"], &fixed[..]].concat());
+        assert_eq!(full.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&full.stderr).contains("cannot write results"));
+        assert!(String::from_utf8_lossy(&full.stdout).contains("from intended time"));
+    }
+    let nowhere = bench(&[&["run", &file, "--json", "/nowhere/x.json"], &fixed[..]].concat());
+    assert_eq!(nowhere.status.code(), Some(2));
+    assert!(
+        nowhere.stdout.is_empty(),
+        "nothing is run for results that cannot be kept"
+    );
+    let malformed = bench(&[&["run", &file, "--set", "producer.in_flight=0"], &fixed[..]].concat());
+    assert_eq!(malformed.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&malformed.stderr).into_owned();
+    assert!(text.contains("producer.in_flight: 0 is outside"), "{text}");
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub enum Metric {
     EndToEndP50Ms,
     /// From intended send time to receipt, 99th percentile, ms.
     EndToEndP99Ms,
+    /// From when a connection was meant to be opened to its metadata, 99th percentile, ms.
+    ConnectP99Ms,
     /// Values acknowledged, 10⁶ bytes per second.
     ProduceMbPerS,
     /// Batches received, 10⁶ bytes per second.
@@ -70,6 +72,7 @@ impl Metric {
             Metric::P999Ms => "p99.9 ms",
             Metric::EndToEndP50Ms => "end-to-end p50 ms",
             Metric::EndToEndP99Ms => "end-to-end p99 ms",
+            Metric::ConnectP99Ms => "new connection p99 ms",
             Metric::ProduceMbPerS => "produce MB/s",
             Metric::FetchMbPerS => "fetch MB/s",
             Metric::BrokerUsPerRecord => "broker CPU µs per record",
@@ -110,6 +113,10 @@ impl Metric {
             Metric::P999Ms => latency.map(|summary| summary.p999_ms),
             Metric::EndToEndP50Ms => outcome.end_to_end.as_ref().map(|summary| summary.p50_ms),
             Metric::EndToEndP99Ms => outcome.end_to_end.as_ref().map(|summary| summary.p99_ms),
+            Metric::ConnectP99Ms => {
+                let latency = outcome.churn.as_ref()?.latency.as_ref();
+                latency.map(|summary| summary.p99_ms)
+            }
             Metric::ProduceMbPerS => outcome.producer.as_ref().map(|producer| producer.mb_per_s),
             Metric::FetchMbPerS => outcome.consumer.as_ref().map(|consumer| consumer.mb_per_s),
             Metric::BrokerUsPerRecord => outcome.broker_us_per_record(),
@@ -151,6 +158,9 @@ impl Metric {
             }
             (Some(_), None) => shown.push(Metric::ProduceMbPerS),
             (None, _) => shown.push(Metric::FetchMbPerS),
+        }
+        if workload.churn.is_some() {
+            shown.push(Metric::ConnectP99Ms);
         }
         if open_loop {
             shown.extend([Metric::BrokerUsPerRequest, Metric::SwitchesPerRequest]);

@@ -346,3 +346,54 @@ fn workload(page: &mut Page, found: &Comparison, entry: usize) {
     let named: Vec<(String, Row)> = rows.into_iter().map(|row| (String::new(), row)).collect();
     ratio_chart(page, &named, "All ratios of this workload");
 }
+
+#[cfg(test)]
+mod tests {
+    //! A comparison that was cut short says so, and judges nothing that it did not measure.
+    use std::path::Path;
+
+    use super::*;
+    use crate::compare::lifecycle::{Kept, Life};
+    use crate::compare::peer::PeerSpec;
+    use crate::compare::plan::Plan;
+    use crate::environment::Environment;
+
+    #[test]
+    fn an_unfinished_comparison_is_shown_as_one() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let plan = here.join("comparisons/single-broker.toml");
+        let peers = ["ringlog", "kafka"]
+            .map(|name| PeerSpec::load(&here.join(format!("peers/{name}.toml"))).unwrap());
+        let life = Life {
+            kept: vec![Kept {
+                how: "kill -9".into(),
+                acknowledged: 10,
+                found: 9,
+            }],
+            ..Default::default()
+        };
+        let found = Comparison {
+            plan: Plan::load(&plan, &[], &[]).unwrap(),
+            peers: peers.to_vec(),
+            rounds: 1,
+            environment: Environment::find(None),
+            client: "client".into(),
+            device: Vec::new(),
+            send_loop: Vec::new(),
+            lives: vec![life],
+            cells: Vec::new(),
+            problems: vec!["<b>no disk</b>".into()],
+        };
+        let html = html(&found, "ringlog-bench compare");
+        assert!(html.contains("the comparison was not finished"));
+        assert!(html.contains("goals not measured") && !html.contains("✓ reached"));
+        assert!(html.contains("&lt;b&gt;no disk"));
+        let lost = html
+            .find("10 records acknowledged before kill -9, 9 there")
+            .unwrap();
+        assert!(html[..lost].ends_with("<ul><li>"));
+        assert!(
+            html[..lost].rfind("note bad").unwrap() > html[..lost].rfind("note good").unwrap_or(0)
+        );
+    }
+}

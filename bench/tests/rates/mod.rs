@@ -138,6 +138,28 @@ fn a_broker_that_dies_midway_leaves_the_trials_before() {
 }
 
 #[test]
+fn a_full_disk_leaves_the_answer_on_standard_output() {
+    let broker = FaultyBroker::start(Fault::None);
+    let file = format!("{}/workloads/produce-1000.toml", env!("CARGO_MANIFEST_DIR"));
+    let address = broker.address.to_string();
+    let short = ["--set", "run.warmup_s=0", "--set", "run.duration_s=0.3"];
+    let arguments = [
+        "sweep",
+        &file,
+        "--rates",
+        "50",
+        "--bootstrap",
+        &address,
+        "--html",
+        "/dev/full",
+    ];
+    let full = bench(&[&arguments[..], &short[..]].concat());
+    assert_eq!(full.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&full.stderr).contains("cannot write results to /dev/full"));
+    assert!(String::from_utf8_lossy(&full.stdout).contains("| 50 | "));
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let file = |name: &str| format!("{}/workloads/{name}.toml", env!("CARGO_MANIFEST_DIR"));
     let closed = bench(&["search", &file("throughput-1"), "--p99-ms", "5"]);
