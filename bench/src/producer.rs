@@ -31,7 +31,7 @@ use crate::workload::{Acks, Partitioner, Producer, Rate};
 /// A request is closed at this size, like Java's `max.request.size`; it always holds at least one batch.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// Distinct payloads, so that compression and deduplication see no single repeated record.
-const PAYLOADS: usize = 64;
+pub const PAYLOADS: usize = 64;
 /// Idle buffers of acknowledged batches kept for reuse per load.
 const SPARE_BATCHES_MAX: usize = 4096;
 /// The client's number sits above this many bits of a stamp's sequence.

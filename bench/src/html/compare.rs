@@ -1,7 +1,7 @@
 //! A comparison as a page: what was hoped and reached, ratios with their intervals, then each workload side by side.
 
-use super::chart::{Interval, intervals};
 use super::curves::{Side, charts};
+use super::intervals::{Interval, intervals};
 use super::{Page, Tone, badge, escape};
 use crate::compare::Comparison;
 use crate::compare::figures::{Row, life_rows, row, rows};
@@ -93,10 +93,11 @@ fn summary(page: &mut Page, found: &Comparison) {
         ));
     }
     if found.rounds < 3 {
-        let few = format!(
-            "{} round(s): an interval over so few rounds says little.",
-            found.rounds
-        );
+        let rounds = match found.rounds {
+            1 => "1 round has".to_string(),
+            rounds => format!("{rounds} rounds have"),
+        };
+        let few = format!("{rounds} no interval that says much.");
         page.note(Tone::Warn, "To be taken with care", &[few]);
     }
     if found.cells.len() < asked {
@@ -114,21 +115,15 @@ fn goals(page: &mut Page, found: &Comparison) {
     if !all.is_empty() {
         page.section("Goals", "");
         ratio_chart(page, &all, "Ratios of the goals");
-        let mut heads = vec!["goal"];
-        heads.extend(found.peers.iter().map(|peer| peer.name.as_str()));
-        heads.extend(["ratio", "hoped"]);
-        let rows: Vec<Vec<String>> = all
-            .iter()
-            .map(|(name, row)| {
-                let label = format!(
-                    "{}<span class=\"range\">{}</span>",
-                    escape(row.metric.label()),
-                    escape(name)
-                );
-                cells(label, row)
-            })
-            .collect();
-        page.table("Goals", &heads, &rows);
+        let labelled = all.iter().map(|(name, row)| {
+            let label = format!(
+                "{}<span class=\"range\">{}</span>",
+                escape(row.metric.label()),
+                escape(name)
+            );
+            (label, row)
+        });
+        peers_table(page, found, "goal", &labelled.collect::<Vec<_>>());
     }
 }
 
@@ -184,7 +179,7 @@ fn ratio(ratio: Option<Ratio>) -> String {
     }
 }
 
-fn cells(label: String, row: &Row) -> Vec<String> {
+fn verdict(row: &Row) -> String {
     let verdict = row.verdict.iter().map(|judgement| {
         let word = match judgement.holds {
             Some(true) => badge(Tone::Good, "✓ reached"),
@@ -196,22 +191,44 @@ fn cells(label: String, row: &Row) -> Vec<String> {
             escape(&judgement.bound)
         )
     });
-    let mut cells = vec![label];
-    cells.extend(row.sides.iter().map(|one| side(*one)));
-    cells.push(ratio(row.ratio));
-    cells.push(verdict.collect());
-    cells
+    verdict.collect()
 }
 
-fn peers_table(page: &mut Page, found: &Comparison, label: &str, rows: &[Row]) {
-    let mut heads = vec!["figure"];
+/// Rows with their labels, as HTML. Ratios are there where there is something to compare, and hopes where any were had.
+fn peers_table(page: &mut Page, found: &Comparison, label: &str, rows: &[(String, &Row)]) {
+    let compared = found.peers.len() > 1;
+    let hoped = rows.iter().any(|(_, row)| !row.verdict.is_empty());
+    let mut heads = vec![label];
     heads.extend(found.peers.iter().map(|peer| peer.name.as_str()));
-    heads.extend(["ratio", "hoped"]);
-    let rows: Vec<Vec<String>> = rows
-        .iter()
-        .map(|row| cells(escape(row.metric.label()), row))
-        .collect();
-    page.table(label, &heads, &rows);
+    if compared {
+        heads.push(if found.peers.len() > 2 {
+            "ratio, first to second"
+        } else {
+            "ratio"
+        });
+    }
+    if hoped {
+        heads.push("hoped");
+    }
+    let cells = |(label, row): &(String, &Row)| {
+        let mut cells = vec![label.clone()];
+        cells.extend(row.sides.iter().map(|one| side(*one)));
+        if compared {
+            cells.push(ratio(row.ratio));
+        }
+        if hoped {
+            cells.push(verdict(row));
+        }
+        cells
+    };
+    let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
+    page.table(&format!("{label}, side by side"), &heads, &rows);
+}
+
+fn labelled(rows: &[Row]) -> Vec<(String, &Row)> {
+    rows.iter()
+        .map(|row| (escape(row.metric.label()), row))
+        .collect()
 }
 
 fn machine(page: &mut Page, found: &Comparison) {
@@ -272,7 +289,7 @@ fn lives(page: &mut Page, found: &Comparison) {
         plan.partitions,
         number(plan.bytes as f64 / 1e6)
     ));
-    peers_table(page, found, "Starting, idling, crashing", &life_rows(found));
+    peers_table(page, found, "figure", &labelled(&life_rows(found)));
     for (life, peer) in found.lives.iter().zip(&found.peers) {
         let kept: Vec<String> = life
             .kept
@@ -328,7 +345,7 @@ fn workload(page: &mut Page, found: &Comparison, entry: usize) {
     page.note(Tone::Bad, "Incomplete runs", &remarks(false));
     page.note(Tone::Warn, "Runs to be taken with care", &remarks(true));
     let rows = rows(found, entry);
-    peers_table(page, found, &about.name, &rows);
+    peers_table(page, found, "figure", &labelled(&rows));
     let sides: Vec<Side<'_>> = found
         .peers
         .iter()

@@ -7,6 +7,7 @@
 pub mod chart;
 pub mod compare;
 mod curves;
+mod intervals;
 pub mod run;
 pub mod search;
 

@@ -190,9 +190,11 @@ impl Keys<'_> {
         if self.flag("useRandomizedPayloads")? {
             let (ratio, _) = self.number("randomBytesRatio", Some(0.0), (0.0, 1.0))?;
             producer.insert("repetition".into(), (1.0 - ratio).into());
-            if let Some(pool) = self.take("randomizedPayloadPoolSize") {
+            let ours = crate::producer::PAYLOADS;
+            let (pool, _) = self.whole("randomizedPayloadPoolSize", Some(0), (0, 1 << 30))?;
+            if pool != ours as u64 {
                 self.differences
-                    .push(format!("64 payloads take turns instead of {}", pool.value));
+                    .push(format!("{ours} payloads take turns instead of {pool}"));
             }
             return Ok(());
         }
