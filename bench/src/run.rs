@@ -38,6 +38,8 @@ const LATE_P99_MS: f64 = 1.0;
 /// Stolen CPU that makes a run doubtful.
 const STEAL_MAX: f64 = 0.02;
 
+/// Seconds of standing still that make a run doubtful.
+const STOOD_STILL_MAX_S: f64 = 0.25;
 /// Cores busy with something else that make a run doubtful.
 const OTHERS_MAX: f64 = 0.15;
 
@@ -565,6 +567,12 @@ fn judge(outcome: &mut Outcome) {
             outcome.doubts.push(format!(
                 "disturbed: {:.1} % of the CPU time was stolen",
                 seen.machine.steal * 100.0
+            ));
+        }
+        if seen.machine.stood_still_s > STOOD_STILL_MAX_S {
+            outcome.doubts.push(format!(
+                "disturbed: the machine stood still for {:.1} s (a thread that only sleeps was that late)",
+                seen.machine.stood_still_s
             ));
         }
         if let Some(others) = seen.machine.other_cores.filter(|&cores| cores > OTHERS_MAX) {

@@ -98,6 +98,8 @@ pub struct MachineUsage {
     pub idle: f64,
     /// Cores kept busy by neither broker nor generator, where the broker is watched.
     pub other_cores: Option<f64>,
+    /// The longest that a thread which only sleeps was late, in seconds: nobody ran, whether paused, suspended or starved.
+    pub stood_still_s: f64,
     /// Bytes written to disks.
     pub disk_written_bytes: u64,
     /// Bytes read from disks.
@@ -319,6 +321,7 @@ impl Machine {
             steal: end.steal_ticks.saturating_sub(self.steal_ticks) as f64 / ticks,
             idle: end.idle_ticks.saturating_sub(self.idle_ticks) as f64 / ticks,
             other_cores: None,
+            stood_still_s: 0.0,
             disk_written_bytes: end
                 .disk_written_bytes
                 .saturating_sub(self.disk_written_bytes),
@@ -372,11 +375,14 @@ fn watch(
     let mut rss = (first.0.rss_bytes, first.1.rss_bytes);
     // Once the broker died there is nothing to read: what was seen last counts.
     let mut seen_last = None;
+    let mut stood_still = Duration::ZERO;
     let mut series = Vec::new();
     let mut before = (Duration::ZERO, first.clone());
     while !over {
         let left = length.saturating_sub(begun.elapsed());
-        let waited = stopped.recv_timeout(left.min(MEMORY_EVERY));
+        let (asleep, asked) = (Instant::now(), left.min(MEMORY_EVERY));
+        let waited = stopped.recv_timeout(asked);
+        stood_still = stood_still.max(asleep.elapsed().saturating_sub(asked));
         over = left.is_zero() || !matches!(waited, Err(RecvTimeoutError::Timeout));
         let light = sample(false);
         rss = (rss.0.max(light.0.rss_bytes), rss.1.max(light.1.rss_bytes));
@@ -400,6 +406,7 @@ fn watch(
     let generator = first.1.until(&last.1, seconds, rss.1);
     let mut machine = first.2.until(&last.2);
     let busy = first.2.busy_s(&last.2);
+    machine.stood_still_s = stood_still.as_secs_f64();
     machine.other_cores = broker
         .as_ref()
         .map(|broker| ((busy - broker.cpu_s() - generator.cpu_s()) / seconds.max(1e-9)).max(0.0));

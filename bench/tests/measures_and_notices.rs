@@ -316,3 +316,41 @@ fn a_workload_of_the_openmessaging_benchmark_runs() {
         "{text}"
     );
 }
+
+#[test]
+fn standing_still_is_noticed() {
+    let broker = FaultyBroker::start(Fault::None);
+    let file = format!("{}/workloads/produce-1000.toml", env!("CARGO_MANIFEST_DIR"));
+    let child = Command::new(env!("CARGO_BIN_EXE_ringlog-bench"))
+        .args([
+            "run",
+            &file,
+            "--quiet",
+            "--bootstrap",
+            &broker.address.to_string(),
+        ])
+        .args(["--set", "run.warmup_s=0", "--set", "run.duration_s=5"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let signal = |name: &str| {
+        let pid = child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    std::thread::sleep(Duration::from_millis(1500));
+    signal("-STOP");
+    std::thread::sleep(Duration::from_millis(1500));
+    signal("-CONT");
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("disturbed: the machine stood still for"),
+        "{text}"
+    );
+}
