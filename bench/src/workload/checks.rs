@@ -527,6 +527,18 @@ mod tests {
         );
         let repeat = refusal("name = 'a'\n[consumer]\nrepeat = true\n");
         assert!(repeat.starts_with("w.toml:3: consumer.repeat:"), "{repeat}");
+        let beside = refusal("name = 'a'\n[producer]\nrate = 1\n[churn]\nrate = 0\n");
+        assert!(beside.starts_with("w.toml:5: churn.rate:"), "{beside}");
+        let slow = refusal("name = 'a'\n[producer]\nrate = 1\n[slow_readers]\nconnections = 0\n");
+        assert!(
+            slow.starts_with("w.toml:5: slow_readers.connections:"),
+            "{slow}"
+        );
+        let gone = refusal("name = 'a'\n[producer]\nrate = 1\npayload_file = 'gone'\n");
+        assert!(
+            gone.starts_with("w.toml:4: producer.payload_file:"),
+            "{gone}"
+        );
         assert!(refusal("name = 'a'\n").contains("needs [preload], [producer] or [consumer]"));
     }
 
