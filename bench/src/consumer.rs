@@ -23,6 +23,7 @@ use crate::client::poller::{Poller, Readiness};
 use crate::client::wire;
 use crate::latency::Latencies;
 use crate::producer::LoadError;
+use crate::series::Flow;
 use crate::verify::Verifier;
 use crate::workload::Consumer;
 
@@ -85,6 +86,8 @@ pub struct ConsumerLoad {
     pub latencies: Latencies,
     /// Counters.
     pub counts: ConsumerCounts,
+    /// Received records and bytes of batches, second by second.
+    pub flow: Flow,
 }
 
 /// What a consuming load is made from besides its configuration.
@@ -130,6 +133,7 @@ impl ConsumerLoad {
             window: setup.window,
             latencies: Latencies::new(setup.window.0),
             counts: ConsumerCounts::default(),
+            flow: Flow::new(setup.window),
         };
         for layout in setup.layouts {
             let name = Str::from(layout.name.as_str());
@@ -431,6 +435,7 @@ impl ConsumerLoad {
                 }
             }
             self.counts.received += records;
+            self.flow.count(now, records, bytes as u64);
             if in_window {
                 self.counts.window_records += records;
                 self.counts.window_bytes += bytes as u64;

@@ -47,6 +47,8 @@ pub struct Drive {
     pub never_offered: u64,
     /// What went wrong, for people.
     pub problems: Vec<String>,
+    /// Whether a connection broke, and not only time ran out.
+    pub broken: bool,
 }
 
 /// A line of progress: milliseconds since the origin, records acknowledged and received so far.
@@ -67,7 +69,7 @@ impl Drive {
             self.offer(now, &mut backlogged);
             let stopped = self.stopped(now);
             if let Err(error) = self.pump(now, stopped) {
-                self.problems.push(error.to_string());
+                self.broke(&error);
                 break;
             }
             if stopped && self.settled() {
@@ -85,11 +87,16 @@ impl Drive {
                 progress(now / 1_000_000, self.acknowledged(), self.received());
             }
             if let Err(error) = self.wait(now, &mut events) {
-                self.problems.push(error.to_string());
+                self.broke(&error);
                 break;
             }
         }
         self.count_never_offered();
+    }
+
+    fn broke(&mut self, error: &LoadError) {
+        self.problems.push(error.to_string());
+        self.broken = true;
     }
 
     fn offer(&mut self, now: u64, backlogged: &mut bool) {
@@ -221,7 +228,7 @@ impl Drive {
                 None => Ok(()),
             };
             if let Err(error) = step.and_then(|()| self.wait(now, &mut events)) {
-                self.problems.push(error.to_string());
+                self.broke(&error);
                 return;
             }
             if now > give_up {

@@ -9,6 +9,8 @@ use serde::Serialize;
 const LOWEST_NS: u64 = 1_000;
 const HIGHEST_NS: u64 = 600_000_000_000;
 const DIGITS: u8 = 3;
+/// Points of a percentile curve for each further nine.
+const POINTS_PER_NINE: f64 = 10.0;
 /// Seconds of the time series kept at most; a longer run keeps its first part.
 const SERIES_MAX: usize = 24 * 3600;
 
@@ -44,7 +46,7 @@ pub struct Summary {
     pub p999_ms: f64,
     /// Largest.
     pub max_ms: f64,
-    /// Percentile curve for plots: (percentile, milliseconds).
+    /// Percentile curve for plots: (percentile, milliseconds), ten points per further nine, as far as the samples tell them apart.
     pub curve: Vec<(f64, f64)>,
     /// Second by second.
     pub series: Vec<Second>,
@@ -62,6 +64,17 @@ pub struct Latencies {
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(LOWEST_NS, HIGHEST_NS, DIGITS)
         .expect("constant bounds that the histogram accepts")
+}
+
+/// Quantiles evenly spaced on the scale of nines: each decade of the share that is slower has ten. The last is the one beyond
+/// which a single sample of `count` lies; more would repeat the largest value.
+fn quantiles(count: u64) -> impl Iterator<Item = f64> {
+    let slower = (0..=80).map(|tenth| 10f64.powf(-f64::from(tenth) / POINTS_PER_NINE));
+    let resolved = 1.0 / count.max(1) as f64;
+    slower
+        .take_while(move |&share| share > resolved)
+        .chain([resolved])
+        .map(|share| 1.0 - share)
 }
 
 fn ms(ns: u64) -> f64 {
@@ -113,12 +126,8 @@ impl Latencies {
             return None;
         }
         let at = |quantile: f64| ms(self.whole.value_at_quantile(quantile));
-        let curve = (0..=10)
-            .map(|tenth| f64::from(tenth) * 9.0)
-            .chain([
-                95.0, 97.5, 99.0, 99.5, 99.75, 99.9, 99.95, 99.99, 99.999, 100.0,
-            ])
-            .map(|percentile| (percentile, at(percentile / 100.0)))
+        let curve = quantiles(self.whole.len())
+            .map(|quantile| (quantile * 100.0, at(quantile)))
             .collect();
         Some(Summary {
             count: self.whole.len(),
@@ -151,6 +160,18 @@ mod tests {
         assert!((summary.p50_ms - 501.0).abs() < 1.0, "{}", summary.p50_ms);
         assert!((summary.p99_ms - 991.0).abs() < 2.0, "{}", summary.p99_ms);
         assert!((summary.max_ms - 600_000.0).abs() < 600.0);
+        assert_eq!(summary.curve[0].0, 0.0);
+        assert!(
+            (summary.curve[10].0 - 90.0).abs() < 1e-9,
+            "ten points to the first nine"
+        );
+        let rising = summary
+            .curve
+            .windows(2)
+            .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
+        assert!(rising, "{:?}", summary.curve);
+        // 1001 samples say something about the 99.9th percentile and nothing about the 99.99th.
+        assert!(summary.curve.last().unwrap().0 < 99.91);
         let counts: Vec<(u64, u64)> = summary
             .series
             .iter()

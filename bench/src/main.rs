@@ -3,16 +3,20 @@
 //! This file holds the command line; [`run`] runs one workload, and the modules under it say what they measure and how.
 
 mod client;
+mod companions;
 mod compare;
 mod consumer;
 mod drive;
 mod environment;
+mod html;
 mod latency;
 mod probe;
 mod producer;
 mod results;
 mod run;
 mod schedule;
+mod search;
+mod series;
 mod verify;
 mod watch;
 mod workload;
@@ -34,6 +38,10 @@ struct Command {
 enum What {
     /// Run one or more workloads against a running broker
     Run(RunArgs),
+    /// Find the highest rate whose 99th percentile stays within a limit
+    Search(SearchArgs),
+    /// Measure latency at several rates
+    Sweep(SweepArgs),
     /// Compare brokers that this command starts and stops, in turns on this machine
     Compare(CompareArgs),
     /// Measure what the disk and a bare send loop of this machine can do
@@ -78,6 +86,69 @@ struct CompareArgs {
     /// Write the report as Markdown to this file, instead of to standard output
     #[arg(long)]
     markdown: Option<PathBuf>,
+    /// Write the report as one self-contained HTML page to this file
+    #[arg(long)]
+    html: Option<PathBuf>,
+}
+
+/// What every command needs that runs one workload many times.
+#[derive(Args)]
+struct TrialArgs {
+    /// Workload file, whose [producer] has a rate in records/s
+    workload: PathBuf,
+    /// Address of a broker
+    #[arg(long, short, default_value = "127.0.0.1:9092")]
+    bootstrap: String,
+    /// The broker's process id, to watch its CPU, memory and disk use
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Change a key of the workload, for example run.duration_s=5
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Check every record for loss, duplication, reordering and corruption
+    #[arg(long)]
+    verify: bool,
+    /// Write everything as JSON to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Write the report as Markdown to this file, instead of to standard output
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+    /// Write the report as one self-contained HTML page to this file
+    #[arg(long)]
+    html: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct SearchArgs {
+    #[command(flatten)]
+    trial: TrialArgs,
+    /// The limit of the 99th percentile: end to end where the workload consumes, else of producing
+    #[arg(long, value_parser = positive)]
+    p99_ms: f64,
+    /// How narrow the bracket must become: 0.05 is 5 %
+    #[arg(long, default_value_t = 0.05, value_parser = positive)]
+    precision: f64,
+    /// No rate above this one is tried, records/s
+    #[arg(long, default_value_t = 1e7, value_parser = positive)]
+    rate_max: f64,
+}
+
+#[derive(Args)]
+struct SweepArgs {
+    #[command(flatten)]
+    trial: TrialArgs,
+    /// Rates in records/s, for example 1000,2000,5000
+    #[arg(long, required = true, value_delimiter = ',', value_parser = positive)]
+    rates: Vec<f64>,
+}
+
+/// A number above 0.
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value <= 1e8 => Ok(value),
+        _ => Err("a number above 0 and up to 100000000 is needed".into()),
+    }
 }
 
 #[derive(Args)]
@@ -116,6 +187,9 @@ struct RunArgs {
     /// Write the results as JSON to this file (one object per workload, one per line where there are several)
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write the results as one self-contained HTML page to this file
+    #[arg(long)]
+    html: Option<PathBuf>,
     /// No progress on standard error
     #[arg(long, short)]
     quiet: bool,
@@ -131,6 +205,19 @@ const REFUSED: u8 = 2;
 fn main() -> ExitCode {
     let status = match Command::parse().what {
         What::Run(args) => run_workloads(&args),
+        What::Search(args) => {
+            let question = search::Question::Highest {
+                p99_ms: args.p99_ms,
+                precision: args.precision,
+                rate_max: args.rate_max,
+            };
+            try_rates(&args.trial, |workload, options, checkpoint| {
+                search::search(workload, question, options, checkpoint)
+            })
+        }
+        What::Sweep(args) => try_rates(&args.trial, |workload, options, checkpoint| {
+            search::sweep(workload, &args.rates, options, checkpoint)
+        }),
         What::Compare(args) => compare_brokers(args),
         What::Device(args) => measure_device(&args),
     };
@@ -138,8 +225,12 @@ fn main() -> ExitCode {
 }
 
 fn run_workloads(args: &RunArgs) -> u8 {
+    if !writable(&[&args.json, &args.html]) {
+        return REFUSED;
+    }
     let mut status = SUCCESS;
     let mut json = String::new();
+    let (mut outcomes, mut failures) = (Vec::new(), Vec::new());
     for path in &args.workloads {
         let workload = match workload::Workload::load(path, &args.set) {
             Ok(workload) => workload,
@@ -163,16 +254,19 @@ fn run_workloads(args: &RunArgs) -> u8 {
                 }
                 json.push_str(&outcome.json());
                 json.push('\n');
+                outcomes.push(outcome);
             }
             Err(error) => {
                 eprintln!("{}: {error}", workload.name);
+                failures.push(format!("{}: {error}", workload.name));
                 status = REFUSED;
             }
         }
-        if let Some(path) = &args.json
-            && let Err(error) = std::fs::write(path, &json)
+        if !keep(&args.json, || json.clone())
+            || !keep(&args.html, || {
+                html::run::html(&outcomes, &failures, &command_line())
+            })
         {
-            eprintln!("cannot write results to {}: {error}", path.display());
             return REFUSED;
         }
     }
@@ -189,6 +283,64 @@ fn command_line() -> String {
         }
     });
     format!("ringlog-bench {}", words.collect::<Vec<_>>().join(" "))
+}
+
+/// Runs trials and reports them, after each one and at the end.
+fn try_rates(
+    args: &TrialArgs,
+    try_them: impl FnOnce(
+        &workload::Workload,
+        &run::RunOptions,
+        &dyn Fn(&search::Trials),
+    ) -> Result<search::Trials, search::SearchError>,
+) -> u8 {
+    let workload = match workload::Workload::load(&args.workload, &args.set) {
+        Ok(workload) => workload,
+        Err(error) => {
+            eprintln!("{error}");
+            return REFUSED;
+        }
+    };
+    if !writable(&[&args.json, &args.markdown, &args.html]) {
+        return REFUSED;
+    }
+    let options = run::RunOptions {
+        bootstrap: args.bootstrap.clone(),
+        pid: args.pid,
+        verify: args.verify,
+        keep_topics: false,
+        progress: false,
+    };
+    let write = |found: &search::Trials| {
+        let json = keep(&args.json, || {
+            serde_json::to_string_pretty(found).unwrap_or_default()
+        });
+        let markdown = keep(&args.markdown, || {
+            search::report::markdown(found, &command_line())
+        });
+        let page = keep(&args.html, || html::search::html(found, &command_line()));
+        json && markdown && page
+    };
+    let found = match try_them(&workload, &options, &|found| {
+        write(found);
+    }) {
+        Ok(found) => found,
+        Err(error) => {
+            eprintln!("{error}");
+            return REFUSED;
+        }
+    };
+    match &args.markdown {
+        None => println!("{}", search::report::markdown(&found, &command_line())),
+        Some(_) => println!("{}", found.answer()),
+    }
+    if !write(&found) {
+        REFUSED
+    } else if found.complete() {
+        SUCCESS
+    } else {
+        INCOMPLETE
+    }
 }
 
 fn compare_brokers(args: CompareArgs) -> u8 {
@@ -211,6 +363,9 @@ fn compare_brokers(args: CompareArgs) -> u8 {
             return REFUSED;
         }
     };
+    if !writable(&[&args.json, &args.markdown, &args.html]) {
+        return REFUSED;
+    }
     let options = compare::CompareOptions {
         plan,
         peers,
@@ -221,20 +376,16 @@ fn compare_brokers(args: CompareArgs) -> u8 {
         verify: args.verify,
         warmup_s: args.warmup_s,
     };
-    let (json, markdown) = (args.json, args.markdown);
+    let (json, markdown, page) = (args.json, args.markdown, args.html);
     let write = |found: &compare::Comparison| {
-        let report = compare::report::markdown(found, &command_line());
-        let mut failed = false;
-        if let Some(path) = &json {
-            failed |= !written(
-                path,
-                &serde_json::to_string_pretty(found).unwrap_or_default(),
-            );
-        }
-        if let Some(path) = &markdown {
-            failed |= !written(path, &report);
-        }
-        !failed
+        let json = keep(&json, || {
+            serde_json::to_string_pretty(found).unwrap_or_default()
+        });
+        let markdown = keep(&markdown, || {
+            compare::report::markdown(found, &command_line())
+        });
+        let page = keep(&page, || html::compare::html(found, &command_line()));
+        json && markdown && page
     };
     match compare::compare(&options, &|found| {
         write(found);
@@ -261,10 +412,27 @@ fn compare_brokers(args: CompareArgs) -> u8 {
     }
 }
 
-fn written(path: &std::path::Path, text: &str) -> bool {
-    let outcome = std::fs::write(path, text);
+/// Whether every file that was asked for can be opened, so that a long run does not end in a name that was mistyped. What is in them
+/// stays until there is something to replace it.
+fn writable(paths: &[&Option<PathBuf>]) -> bool {
+    paths.iter().copied().flatten().all(|path| {
+        let opened = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(path);
+        if let Err(error) = &opened {
+            eprintln!("cannot write results to {}: {error}", path.display());
+        }
+        opened.is_ok()
+    })
+}
+
+/// Writes a result to the file that was asked for, if one was; false, with the reason said, where that failed.
+fn keep(path: &Option<PathBuf>, text: impl FnOnce() -> String) -> bool {
+    let Some(path) = path else { return true };
+    let outcome = std::fs::write(path, text());
     if let Err(error) = &outcome {
-        eprintln!("cannot write {}: {error}", path.display());
+        eprintln!("cannot write results to {}: {error}", path.display());
     }
     outcome.is_ok()
 }

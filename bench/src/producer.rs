@@ -25,12 +25,13 @@ use crate::client::poller::{Poller, Readiness};
 use crate::client::wire;
 use crate::latency::Latencies;
 use crate::schedule::Random;
+use crate::series::Flow;
 use crate::workload::{Acks, Partitioner, Producer, Rate};
 
 /// A request is closed at this size, like Java's `max.request.size`; it always holds at least one batch.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// Distinct payloads, so that compression and deduplication see no single repeated record.
-const PAYLOADS: usize = 64;
+pub const PAYLOADS: usize = 64;
 /// Idle buffers of acknowledged batches kept for reuse per load.
 const SPARE_BATCHES_MAX: usize = 4096;
 /// The client's number sits above this many bits of a stamp's sequence.
@@ -126,6 +127,8 @@ pub struct ProducerLoad {
     pub latencies: Latencies,
     /// Counters.
     pub counts: ProducerCounts,
+    /// Acknowledged records and bytes of values, second by second.
+    pub flow: Flow,
 }
 
 /// What a producing load is made from besides its configuration.
@@ -167,7 +170,7 @@ impl ProducerLoad {
             lanes: Vec::new(),
             links: Vec::new(),
             lingering: VecDeque::new(),
-            payloads: payloads(config, u64::from(setup.run)),
+            payloads: payloads(config, u64::from(setup.run))?,
             key: vec![b'k'; config.key_bytes],
             spare: Vec::new(),
             spare_times: Vec::new(),
@@ -181,6 +184,7 @@ impl ProducerLoad {
             window: setup.window,
             latencies: Latencies::new(setup.window.0),
             counts: ProducerCounts::default(),
+            flow: Flow::new(setup.window),
         };
         for layout in setup.layouts {
             let name = Str::from(layout.name.as_str());
@@ -678,6 +682,7 @@ impl ProducerLoad {
             self.counts.window_bytes += sent.value_bytes;
             self.counts.window_batches += 1;
         }
+        self.flow.count(now, sent.count, sent.value_bytes);
         if timed {
             if sent.intended.is_empty() {
                 if sent.made >= from && sent.made < to {
@@ -756,7 +761,10 @@ pub enum LoadError {
 }
 
 /// Values to write: random bytes of which the last part repeats one byte, as much as the workload asks.
-fn payloads(config: &Producer, seed: u64) -> Vec<Bytes> {
+fn payloads(config: &Producer, seed: u64) -> io::Result<Vec<Bytes>> {
+    if let Some(file) = &config.payload_file {
+        return Ok(vec![Bytes::from(std::fs::read(file)?); PAYLOADS]);
+    }
     let mut random = Random::new(seed);
     let fresh = (config.record_bytes as f64 * (1.0 - config.repetition)) as usize;
     let payload = |_| {
@@ -769,5 +777,5 @@ fn payloads(config: &Producer, seed: u64) -> Vec<Bytes> {
         });
         bytes.collect::<Vec<u8>>().into()
     };
-    (0..PAYLOADS).map(payload).collect()
+    Ok((0..PAYLOADS).map(payload).collect())
 }

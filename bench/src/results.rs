@@ -5,11 +5,13 @@ use std::fmt::{self, Write};
 
 use serde::Serialize;
 
+use crate::companions::{ChurnFigures, SlowFigures};
 use crate::environment::Environment;
 use crate::latency::Summary;
+use crate::series::FlowSecond;
 use crate::verify::Verdict;
 use crate::watch::{Observed, Usage};
-use crate::workload::Workload;
+use crate::workload::{Arrival, Rate, Workload};
 
 /// The client of record, as every result names it.
 pub const CLIENT: &str = concat!(
@@ -49,6 +51,8 @@ pub struct ProducerFigures {
     pub latency: Option<Summary>,
     /// How late the generator itself was.
     pub lateness: Option<Summary>,
+    /// What was acknowledged, second by second.
+    pub series: Vec<FlowSecond>,
 }
 
 /// The consuming half of a result.
@@ -70,6 +74,8 @@ pub struct ConsumerFigures {
     pub damaged_batches: u64,
     /// Errors by name.
     pub errors: BTreeMap<String, u64>,
+    /// What was received, second by second.
+    pub series: Vec<FlowSecond>,
 }
 
 /// Everything a run found.
@@ -81,6 +87,8 @@ pub struct Outcome {
     pub about: String,
     /// Whether everything was done and nothing failed.
     pub complete: bool,
+    /// Whether a connection broke or verification failed, and not only time ran out.
+    pub broken: bool,
     /// What failed.
     pub problems: Vec<String>,
     /// What makes the figures doubtful although nothing failed.
@@ -93,6 +101,10 @@ pub struct Outcome {
     pub consumer: Option<ConsumerFigures>,
     /// From the intended send time to receipt by the consumer.
     pub end_to_end: Option<Summary>,
+    /// Connections that came and went.
+    pub churn: Option<ChurnFigures>,
+    /// Readers that hardly read.
+    pub slow_readers: Option<SlowFigures>,
     /// CPU, memory, disk.
     pub observed: Option<Observed>,
     /// Whether records were verified.
@@ -105,7 +117,93 @@ pub struct Outcome {
     pub environment: Environment,
 }
 
+/// Share of an open loop's rate that must be reached.
+const RATE_REACHED: f64 = 0.99;
+/// Standard deviations by which random arrivals may stray from their rate.
+const POISSON_STRAYS: f64 = 4.0;
+/// Cores the generator may keep busy before it is taken for the limit; it is one thread.
+const GENERATOR_FULL_CORES: f64 = 0.9;
+/// Delay of the generator's own beyond which it is taken for the limit of a rate that was not reached.
+const GENERATOR_LATE_MS: f64 = 100.0;
+
+/// Who could do no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// This tool.
+    Generator,
+    /// What it measured.
+    Broker,
+}
+
+/// An open loop whose rate was not reached.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shortfall {
+    /// Records per second asked for.
+    pub asked: f64,
+    /// Records per second acknowledged.
+    pub reached: f64,
+    /// Why.
+    pub limit: Limit,
+}
+
+impl fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = match self.limit {
+            Limit::Generator => "the generator is the limit",
+            Limit::Broker => "the broker did not keep up",
+        };
+        write!(
+            f,
+            "{:.0} of {} records/s were reached: {who}",
+            self.reached, self.asked
+        )
+    }
+}
+
 impl Outcome {
+    /// What an open loop failed to reach of its rate, and whether that was the generator's own doing: its thread was busy all the
+    /// time, or it was late although there was room.
+    pub fn shortfall(&self) -> Option<Shortfall> {
+        let producer = self.producer.as_ref()?;
+        let config = self.workload.producer.as_ref()?;
+        let Rate::PerSecond(asked) = config.rate else {
+            return None;
+        };
+        let mut enough = asked * RATE_REACHED;
+        if config.arrival == Arrival::Poisson {
+            // By chance alone the number that falls due strays by the root of what is expected.
+            let groups = asked * self.workload.run.duration_s / f64::from(config.burst_records);
+            enough -= asked * POISSON_STRAYS / groups.max(1e-9).sqrt();
+        }
+        if producer.records_per_s >= enough {
+            return None;
+        }
+        let full = self
+            .observed
+            .as_ref()
+            .is_some_and(|seen| seen.generator.cores() > GENERATOR_FULL_CORES);
+        let late = producer
+            .lateness
+            .as_ref()
+            .is_some_and(|late| late.p99_ms > GENERATOR_LATE_MS);
+        Some(Shortfall {
+            asked,
+            reached: producer.records_per_s,
+            limit: if full || late {
+                Limit::Generator
+            } else {
+                Limit::Broker
+            },
+        })
+    }
+
+    /// End to end where that was measured, else of producing.
+    pub fn main_latency(&self) -> Option<&Summary> {
+        let produce = || self.producer.as_ref()?.latency.as_ref();
+        self.end_to_end.as_ref().or_else(produce)
+    }
+
     /// Records the broker handled in the window: produced and fetched ones.
     fn records(&self) -> u64 {
         self.producer.as_ref().map_or(0, |p| p.records)
@@ -153,6 +251,16 @@ impl Outcome {
     /// The whole result as JSON.
     pub fn json(&self) -> String {
         serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+}
+
+/// Three significant digits, without a trail of zeros.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
     }
 }
 
@@ -225,6 +333,27 @@ impl Outcome {
         }
         if let Some(latency) = &self.end_to_end {
             latency_line(out, "end to end", latency)?;
+        }
+        if let Some(churn) = &self.churn {
+            writeln!(
+                out,
+                "  {:<22} {} opened and closed, {} failed",
+                "connections", churn.opened, churn.failed
+            )?;
+            if let Some(latency) = &churn.latency {
+                latency_line(out, "connection to metadata", latency)?;
+            }
+        }
+        if let Some(slow) = &self.slow_readers {
+            writeln!(
+                out,
+                "  {:<22} {} took {:.1} MB in {} whole answers, {} broke",
+                "slow readers",
+                slow.readers,
+                slow.bytes as f64 / 1e6,
+                slow.answers,
+                slow.broken
+            )?;
         }
         self.table_of_costs(out)?;
         if let Some(verdict) = &self.verdict {

@@ -9,6 +9,7 @@ use crate::client::admin::{Admin, AdminError, TopicLayout};
 use crate::client::clock::Clock;
 use crate::client::compression::Compression;
 use crate::client::poller::Poller;
+use crate::companions::{Companions, Setting};
 use crate::consumer::{ConsumerLoad, ConsumerSetup};
 use crate::drive::Drive;
 use crate::environment::Environment;
@@ -37,6 +38,8 @@ const LATE_P99_MS: f64 = 1.0;
 /// Stolen CPU that makes a run doubtful.
 const STEAL_MAX: f64 = 0.02;
 
+/// Seconds of standing still that make a run doubtful.
+const STOOD_STILL_MAX_S: f64 = 0.25;
 /// Cores busy with something else that make a run doubtful.
 const OTHERS_MAX: f64 = 0.15;
 
@@ -170,6 +173,17 @@ impl Stage<'_> {
             window_start + (workload.run.duration_s * 1e9) as u64,
         );
         let mut drive = self.drive(window, &starts, &latest)?;
+        let companions = Companions::start(
+            workload.churn.as_ref(),
+            workload.slow_readers.as_ref(),
+            &Setting {
+                bootstrap: &self.options.bootstrap,
+                clock: self.clock,
+                window,
+                layouts: &self.layouts,
+                fetch_version: self.admin.version(ApiKey::Fetch, "Fetch")?,
+            },
+        );
         let delay = Duration::from_nanos(window.0.saturating_sub(self.clock.now()));
         let watch = Watch::start(
             self.options.pid,
@@ -185,6 +199,7 @@ impl Stage<'_> {
             }
         });
         let observed = watch.finish();
+        let (churn, slow_readers) = companions.finish();
         let verdict = self.verdict(&mut drive, &latest)?;
         let mut outcome = Outcome {
             name: workload.name.clone(),
@@ -192,6 +207,7 @@ impl Stage<'_> {
             workload: workload.clone(),
             verify: self.options.verify,
             complete: true,
+            broken: drive.broken,
             problems: std::mem::take(&mut drive.problems),
             doubts: Vec::new(),
             client: crate::results::CLIENT.to_string(),
@@ -199,6 +215,8 @@ impl Stage<'_> {
             producer: None,
             consumer: None,
             end_to_end: None,
+            churn,
+            slow_readers,
             observed,
             verdict,
         };
@@ -281,6 +299,7 @@ impl Stage<'_> {
                     start,
                     rate,
                     config.arrival,
+                    config.burst_records,
                     u64::from(self.run_id),
                 ));
             }
@@ -308,6 +327,7 @@ impl Stage<'_> {
             lateness: Latencies::new(window.0),
             never_offered: 0,
             problems: Vec::new(),
+            broken: false,
         })
     }
 
@@ -339,8 +359,10 @@ impl Stage<'_> {
         let config = Producer {
             rate: Rate::Max,
             arrival: Arrival::Uniform,
+            burst_records: 1,
             record_bytes: preload.record_bytes,
             key_bytes: 0,
+            payload_file: None,
             repetition: 0.0,
             partitioner: Partitioner::RoundRobin,
             linger_ms: 0.0,
@@ -374,6 +396,7 @@ impl Stage<'_> {
             lateness: Latencies::new(0),
             never_offered: 0,
             problems: Vec::new(),
+            broken: false,
         };
         drive.run(&mut |_, _, _| {});
         let counts = drive.producer.map(|load| load.counts).unwrap_or_default();
@@ -462,6 +485,7 @@ fn gather(outcome: &mut Outcome, drive: Drive) {
             errors: counts.errors,
             latency: load.latencies.summary(),
             lateness: drive.lateness.summary(),
+            series: load.flow.series(),
         });
     }
     if let Some(load) = drive.consumer {
@@ -475,6 +499,7 @@ fn gather(outcome: &mut Outcome, drive: Drive) {
             records_received: counts.received,
             damaged_batches: counts.damaged,
             errors: counts.errors,
+            series: load.flow.series(),
         });
         outcome.end_to_end = load.latencies.summary();
     }
@@ -504,26 +529,8 @@ fn judge(outcome: &mut Outcome) {
                 late.p99_ms
             ));
         }
-        if let Some(Rate::PerSecond(rate)) = outcome
-            .workload
-            .producer
-            .as_ref()
-            .map(|producer| producer.rate)
-            && producer.records_per_s < rate * 0.99
-        {
-            let busy = outcome
-                .observed
-                .as_ref()
-                .is_some_and(|seen| seen.generator.cores() > 0.9);
-            let who = if busy {
-                "the generator is the limit"
-            } else {
-                "the broker did not keep up"
-            };
-            outcome.doubts.push(format!(
-                "{:.0} of {rate} records/s were reached: {who}",
-                producer.records_per_s
-            ));
+        if let Some(shortfall) = outcome.shortfall() {
+            outcome.doubts.push(shortfall.to_string());
         }
     }
     if let Some(consumer) = &outcome.consumer {
@@ -539,11 +546,33 @@ fn judge(outcome: &mut Outcome) {
             ));
         }
     }
+    if let Some(churn) = outcome.churn.as_ref().filter(|churn| churn.failed > 0) {
+        outcome.problems.push(format!(
+            "{} of {} connections that came and went failed, the first with: {}",
+            churn.failed,
+            churn.failed + churn.opened,
+            churn.first_failure.as_deref().unwrap_or("?")
+        ));
+    }
+    if let Some(slow) = &outcome.slow_readers
+        && let Some(failure) = &slow.first_failure
+    {
+        outcome.problems.push(format!(
+            "{} slow readers broke, the first with: {failure}",
+            slow.broken
+        ));
+    }
     if let Some(seen) = &outcome.observed {
         if seen.machine.steal > STEAL_MAX {
             outcome.doubts.push(format!(
                 "disturbed: {:.1} % of the CPU time was stolen",
                 seen.machine.steal * 100.0
+            ));
+        }
+        if seen.machine.stood_still_s > STOOD_STILL_MAX_S {
+            outcome.doubts.push(format!(
+                "disturbed: the machine stood still for {:.1} s (a thread that only sleeps was that late)",
+                seen.machine.stood_still_s
             ));
         }
         if let Some(others) = seen.machine.other_cores.filter(|&cores| cores > OTHERS_MAX) {
@@ -565,6 +594,7 @@ fn judge(outcome: &mut Outcome) {
     if let Some(verdict) = &outcome.verdict
         && !verdict.clean()
     {
+        outcome.broken = true;
         outcome.problems.push(format!(
             "verification failed: {} lost, {} duplicated, {} reordered, {} corrupted",
             verdict.lost, verdict.duplicated, verdict.reordered, verdict.corrupted

@@ -38,18 +38,20 @@ pub struct Schedule {
     start: u64,
     gap_ns: f64,
     arrival: Arrival,
+    burst: u64,
     elapsed_ns: f64,
     given: u64,
     random: Random,
 }
 
 impl Schedule {
-    /// `rate` records per second from `start` on.
-    pub fn new(start: u64, rate: f64, arrival: Arrival, seed: u64) -> Schedule {
+    /// `rate` records per second from `start` on, `burst` of them at a time.
+    pub fn new(start: u64, rate: f64, arrival: Arrival, burst: u32, seed: u64) -> Schedule {
         Schedule {
             start,
             gap_ns: 1e9 / rate,
             arrival,
+            burst: u64::from(burst.max(1)),
             elapsed_ns: 0.0,
             given: 0,
             random: Random::new(seed),
@@ -65,10 +67,16 @@ impl Schedule {
     pub fn take(&mut self) -> u64 {
         let due = self.peek();
         self.given += 1;
+        if !self.given.is_multiple_of(self.burst) {
+            return due;
+        }
         match self.arrival {
             // From the count, so that rounding never adds up.
             Arrival::Uniform => self.elapsed_ns = self.given as f64 * self.gap_ns,
-            Arrival::Poisson => self.elapsed_ns -= (1.0 - self.random.unit()).ln() * self.gap_ns,
+            Arrival::Poisson => {
+                let gap_ns = self.gap_ns * self.burst as f64;
+                self.elapsed_ns -= (1.0 - self.random.unit()).ln() * gap_ns;
+            }
         }
         due
     }
@@ -82,7 +90,7 @@ mod tests {
     #[test]
     fn rates_hold() {
         for (arrival, tolerance) in [(Arrival::Uniform, 1), (Arrival::Poisson, 40_000_000)] {
-            let mut schedule = Schedule::new(1_000, 20_000.0, arrival, 7);
+            let mut schedule = Schedule::new(1_000, 20_000.0, arrival, 1, 7);
             let mut last = 0;
             for _ in 0..200_000 {
                 let due = schedule.take();
@@ -95,5 +103,14 @@ mod tests {
                 schedule.peek()
             );
         }
+    }
+
+    #[test]
+    fn bursts_are_due_at_once_and_keep_the_rate() {
+        let mut schedule = Schedule::new(0, 1_000.0, Arrival::Uniform, 50, 7);
+        let due: Vec<u64> = (0..101).map(|_| schedule.take()).collect();
+        assert!(due[..50].iter().all(|&at| at == 0));
+        assert!(due[50..100].iter().all(|&at| at == 50_000_000));
+        assert_eq!(due[100], 100_000_000);
     }
 }

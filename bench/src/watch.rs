@@ -14,6 +14,10 @@ use serde::Serialize;
 
 /// How often memory is looked at while a window is open.
 const MEMORY_EVERY: Duration = Duration::from_millis(500);
+/// The shortest stretch of the series: below a second, clock ticks would show more than the load.
+const MOMENT_MIN: Duration = Duration::from_millis(900);
+/// Moments kept at most; a longer run keeps its first part.
+const MOMENTS_MAX: usize = 24 * 3600;
 /// Bytes of a sector in /proc/diskstats, whatever the device.
 const SECTOR_BYTES: u64 = 512;
 
@@ -94,6 +98,8 @@ pub struct MachineUsage {
     pub idle: f64,
     /// Cores kept busy by neither broker nor generator, where the broker is watched.
     pub other_cores: Option<f64>,
+    /// The longest that a thread which only sleeps was late, in seconds: nobody ran, whether paused, suspended or starved.
+    pub stood_still_s: f64,
     /// Bytes written to disks.
     pub disk_written_bytes: u64,
     /// Bytes read from disks.
@@ -113,6 +119,25 @@ pub struct Observed {
     pub generator: Usage,
     /// The machine.
     pub machine: MachineUsage,
+    /// About once a second, what was used since the moment before.
+    pub series: Vec<Moment>,
+}
+
+/// A stretch of about a second.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Moment {
+    /// Its end, in seconds since the window began.
+    pub at_s: f64,
+    /// Cores the broker kept busy.
+    pub broker_cores: Option<f64>,
+    /// Resident memory of the broker at the end, 10⁶ bytes.
+    pub broker_rss_mb: Option<f64>,
+    /// What the broker wrote to disk, 10⁶ bytes per second.
+    pub broker_write_mb_per_s: Option<f64>,
+    /// Cores the generator kept busy.
+    pub generator_cores: f64,
+    /// Share of the machine's CPU time that the hypervisor took, from 0 to 1.
+    pub steal: f64,
 }
 
 fn ticks_per_second() -> f64 {
@@ -296,6 +321,7 @@ impl Machine {
             steal: end.steal_ticks.saturating_sub(self.steal_ticks) as f64 / ticks,
             idle: end.idle_ticks.saturating_sub(self.idle_ticks) as f64 / ticks,
             other_cores: None,
+            stood_still_s: 0.0,
             disk_written_bytes: end
                 .disk_written_bytes
                 .saturating_sub(self.disk_written_bytes),
@@ -349,14 +375,26 @@ fn watch(
     let mut rss = (first.0.rss_bytes, first.1.rss_bytes);
     // Once the broker died there is nothing to read: what was seen last counts.
     let mut seen_last = None;
+    let mut stood_still = Duration::ZERO;
+    let mut series = Vec::new();
+    let mut before = (Duration::ZERO, first.clone());
     while !over {
         let left = length.saturating_sub(begun.elapsed());
-        let waited = stopped.recv_timeout(left.min(MEMORY_EVERY));
+        let (asleep, asked) = (Instant::now(), left.min(MEMORY_EVERY));
+        let waited = stopped.recv_timeout(asked);
+        stood_still = stood_still.max(asleep.elapsed().saturating_sub(asked));
         over = left.is_zero() || !matches!(waited, Err(RecvTimeoutError::Timeout));
         let light = sample(false);
         rss = (rss.0.max(light.0.rss_bytes), rss.1.max(light.1.rss_bytes));
         if broker.is_some_and(alive) {
-            seen_last = Some(light.0);
+            seen_last = Some(light.0.clone());
+        }
+        let now = begun.elapsed();
+        if now - before.0 >= MOMENT_MIN && series.len() < MOMENTS_MAX {
+            let watched = broker.is_some_and(alive);
+            let after = (now, (light.0, light.1, Machine::sample()));
+            series.push(moment(&before, &after, watched));
+            before = after;
         }
     }
     let seconds = begun.elapsed().as_secs_f64();
@@ -368,6 +406,7 @@ fn watch(
     let generator = first.1.until(&last.1, seconds, rss.1);
     let mut machine = first.2.until(&last.2);
     let busy = first.2.busy_s(&last.2);
+    machine.stood_still_s = stood_still.as_secs_f64();
     machine.other_cores = broker
         .as_ref()
         .map(|broker| ((busy - broker.cpu_s() - generator.cpu_s()) / seconds.max(1e-9)).max(0.0));
@@ -375,6 +414,26 @@ fn watch(
         broker,
         generator,
         machine,
+        series,
+    }
+}
+
+/// Broker, generator and machine, when.
+type Samples = (Duration, (Process, Process, Machine));
+
+fn moment(before: &Samples, after: &Samples, broker: bool) -> Moment {
+    let seconds = (after.0 - before.0).as_secs_f64().max(1e-9);
+    let (from, to) = (&before.1, &after.1);
+    let usage = broker.then(|| from.0.until(&to.0, seconds, 0));
+    Moment {
+        at_s: after.0.as_secs_f64(),
+        broker_cores: usage.as_ref().map(Usage::cores),
+        broker_rss_mb: usage.as_ref().map(|usage| usage.rss_bytes as f64 / 1e6),
+        broker_write_mb_per_s: usage
+            .as_ref()
+            .and_then(|usage| Some(usage.write_bytes? as f64 / seconds / 1e6)),
+        generator_cores: from.1.until(&to.1, seconds, 0).cores(),
+        steal: from.2.until(&to.2).steal,
     }
 }
 
@@ -392,13 +451,18 @@ mod tests {
         );
         let begun = Instant::now();
         let mut sum = 0u64;
-        while begun.elapsed() < Duration::from_millis(600) {
+        while begun.elapsed() < Duration::from_millis(1_600) {
             sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(7));
         }
         let seen = watch.finish().unwrap();
         let broker = seen.broker.unwrap();
         assert!(broker.cpu_s() > 0.1, "{broker:?}");
         assert!(broker.rss_max_bytes > 1 << 20);
+        let moment = seen.series.first().expect("one moment in 1.6 s");
+        assert!(
+            moment.broker_cores.is_some_and(|cores| cores > 0.05),
+            "{moment:?}"
+        );
         assert!(seen.machine.idle <= 1.0 && seen.machine.steal <= 1.0);
     }
 

@@ -2,6 +2,7 @@
 //! damage fails `--verify` by its name, and a broker that dies or refuses leaves a partial result that says so.
 
 mod faulty_broker;
+mod rates;
 
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -13,6 +14,7 @@ struct Run {
     status: i32,
     text: String,
     json: Value,
+    html: String,
 }
 
 fn bench(arguments: &[&str]) -> Output {
@@ -25,7 +27,10 @@ fn bench(arguments: &[&str]) -> Output {
 fn run(fault: Fault, workload: &str, more: &[&str]) -> Run {
     let broker = FaultyBroker::start(fault);
     let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("result.json");
+    let (json, html) = (
+        folder.path().join("result.json"),
+        folder.path().join("result.html"),
+    );
     let file = format!("{}/workloads/{workload}.toml", env!("CARGO_MANIFEST_DIR"));
     let address = broker.address.to_string();
     let mut arguments = vec![
@@ -36,6 +41,8 @@ fn run(fault: Fault, workload: &str, more: &[&str]) -> Run {
         &address,
         "--json",
         json.to_str().unwrap(),
+        "--html",
+        html.to_str().unwrap(),
     ];
     for set in ["run.warmup_s=0", "run.duration_s=2", "run.drain_s=3"] {
         arguments.extend(["--set", set]);
@@ -46,7 +53,9 @@ fn run(fault: Fault, workload: &str, more: &[&str]) -> Run {
         + &String::from_utf8_lossy(&output.stderr);
     let json = std::fs::read_to_string(&json).unwrap_or_else(|error| panic!("{error}: {text}"));
     let json = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let html = std::fs::read_to_string(&html).unwrap_or_else(|error| panic!("{error}: {text}"));
     Run {
+        html,
         status: output.status.code().unwrap(),
         text,
         json,
@@ -64,6 +73,9 @@ fn a_sound_broker_passes() {
             run.json["producer"]["records_acknowledged"]
         );
         assert_eq!(run.json["producer"]["closed_loop"], false);
+        let seconds = run.json["producer"]["series"].as_array().unwrap();
+        assert_eq!(seconds.len(), 2, "one for each second: {seconds:?}");
+        assert!(run.html.contains("Verified") && run.html.contains("latency by percentile"));
     }
 }
 
@@ -132,6 +144,10 @@ fn a_broker_that_dies_leaves_a_partial_result() {
         "{}",
         run.text
     );
+    assert_eq!(run.json["broken"], true);
+    assert!(
+        run.html.contains("Incomplete") && run.html.contains("a connection to the broker broke")
+    );
 }
 
 #[test]
@@ -189,9 +205,23 @@ fn what_cannot_be_done_is_said() {
         text.contains("topic fixed already exists with 4 partitions"),
         "{text}"
     );
-    let full = bench(&[&["run", &file, "--json", "/dev/full"], &fixed[..]].concat());
-    assert_eq!(full.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&full.stderr).contains("cannot write results"));
+    // A full disk: what was measured is on standard output all the same.
+    for kind in ["--json", "--html"] {
+        let full = bench(&[&["run", &file, kind, "/dev/full"], &fixed[..]].concat());
+        assert_eq!(full.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&full.stderr).contains("cannot write results"));
+        assert!(String::from_utf8_lossy(&full.stdout).contains("from intended time"));
+    }
+    let nowhere = bench(&[&["run", &file, "--json", "/nowhere/x.json"], &fixed[..]].concat());
+    assert_eq!(nowhere.status.code(), Some(2));
+    assert!(
+        nowhere.stdout.is_empty(),
+        "nothing is run for results that cannot be kept"
+    );
+    let malformed = bench(&[&["run", &file, "--set", "producer.in_flight=0"], &fixed[..]].concat());
+    assert_eq!(malformed.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&malformed.stderr).into_owned();
+    assert!(text.contains("producer.in_flight: 0 is outside"), "{text}");
 }
 
 #[test]
@@ -213,4 +243,114 @@ fn batches_that_fill_while_requests_wait_leave_no_record_behind() {
         assert_eq!(run.status, 0, "{}", run.text);
         assert_eq!(run.json["verdict"]["seen"], 6000, "{}", run.text);
     }
+}
+
+#[test]
+fn connections_that_come_and_go_and_slow_readers_are_counted() {
+    let churn = run(Fault::None, "connection-churn", &["--set", "churn.rate=20"]);
+    assert_eq!(churn.status, 0, "{}", churn.text);
+    assert!(
+        churn.json["churn"]["opened"].as_u64().unwrap() > 20,
+        "{}",
+        churn.text
+    );
+    assert_eq!(churn.json["churn"]["failed"], 0);
+    let small = [
+        "--set",
+        "preload.bytes=2000000",
+        "--set",
+        "slow_readers.connections=3",
+    ];
+    let slow = run(Fault::None, "slow-readers", &small);
+    assert_eq!(slow.status, 0, "{}", slow.text);
+    let seen = &slow.json["slow_readers"];
+    assert_eq!(seen["readers"], 3);
+    let bytes = seen["bytes"].as_u64().unwrap();
+    // Three readers at 10 KB/s over at most a few seconds: they were slow, and they did read.
+    assert!(bytes > 1_000 && bytes < 1_000_000, "{bytes}");
+    assert!(slow.html.contains("slow readers took"));
+    // Those that are turned away are told: a broker that is gone takes no new connections' requests.
+    let dead = run(
+        Fault::Die { after: 100 },
+        "connection-churn",
+        &["--set", "churn.rate=50"],
+    );
+    assert_eq!(dead.status, 1, "{}", dead.text);
+    assert_eq!(dead.json["complete"], false);
+}
+
+#[test]
+fn a_burst_waits_on_itself() {
+    let sets = [
+        "--set",
+        "producer.burst_records=400",
+        "--set",
+        "producer.rate=800",
+    ];
+    let burst = run(Fault::None, "burst", &[&sets[..], &["--verify"]].concat());
+    assert_eq!(burst.status, 0, "{}", burst.text);
+    assert_eq!(burst.json["end_to_end"]["count"], 1600);
+}
+
+#[test]
+fn a_workload_of_the_openmessaging_benchmark_runs() {
+    let broker = FaultyBroker::start(Fault::None);
+    let file = format!(
+        "{}/workloads/openmessaging-1kb.yaml",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let address = broker.address.to_string();
+    let short = ["--set", "run.warmup_s=0", "--set", "run.duration_s=1"];
+    let output = bench(
+        &[
+            &["run", &file, "--quiet", "--verify", "--bootstrap", &address],
+            &short[..],
+        ]
+        .concat(),
+    );
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(
+        text.contains("(OpenMessaging Benchmark)") && text.contains("clean: 2000 records seen"),
+        "{text}"
+    );
+}
+
+#[test]
+fn standing_still_is_noticed() {
+    let broker = FaultyBroker::start(Fault::None);
+    let file = format!("{}/workloads/produce-1000.toml", env!("CARGO_MANIFEST_DIR"));
+    let child = Command::new(env!("CARGO_BIN_EXE_ringlog-bench"))
+        .args([
+            "run",
+            &file,
+            "--quiet",
+            "--bootstrap",
+            &broker.address.to_string(),
+        ])
+        .args(["--set", "run.warmup_s=0", "--set", "run.duration_s=5"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let signal = |name: &str| {
+        let pid = child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    std::thread::sleep(Duration::from_millis(1500));
+    signal("-STOP");
+    std::thread::sleep(Duration::from_millis(1500));
+    signal("-CONT");
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("disturbed: the machine stood still for"),
+        "{text}"
+    );
 }

@@ -1,4 +1,5 @@
-//! A peer's life outside steady load: starting empty, idling, holding many partitions, and coming back after kill -9.
+//! A peer's life outside steady load: starting empty, idling, holding many partitions, coming back after kill -9, and being killed
+//! and restarted while records are written.
 //!
 //! Only one peer runs while this is measured. "Ready" is the first answer to Metadata; after a crash it is the first moment at
 //! which the end offset of every partition is told, since a broker may answer before it has recovered.
@@ -19,6 +20,8 @@ const TOPIC: &str = "ringlog-bench-lifecycle";
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(120);
 /// Time to come to rest after something happened.
 const REST: Duration = Duration::from_secs(5);
+/// The load under which a peer is ended, half-way.
+const LOAD: Duration = Duration::from_secs(4);
 const OFFSETS_EVERY: Duration = Duration::from_millis(5);
 
 /// What one peer's life showed.
@@ -26,10 +29,21 @@ const OFFSETS_EVERY: Duration = Duration::from_millis(5);
 pub struct Life {
     /// Figures.
     pub metrics: BTreeMap<Metric, f64>,
-    /// Records acknowledged before the kill, and found after it.
-    pub kept: Option<(u64, u64)>,
+    /// What each end left of what was acknowledged before it.
+    pub kept: Vec<Kept>,
     /// What failed.
     pub problems: Vec<String>,
+}
+
+/// Records over one end of the process.
+#[derive(Clone, Debug, Serialize)]
+pub struct Kept {
+    /// How it ended.
+    pub how: String,
+    /// Records acknowledged before the end.
+    pub acknowledged: u64,
+    /// Records there after it; more than were acknowledged is no fault: an answer may have been lost on its way.
+    pub found: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +56,8 @@ enum LifeError {
     Run(#[from] RunError),
     #[error("the preload's workload: {0}")]
     Workload(#[from] crate::workload::WorkloadError),
+    #[error("the load that the peer was to be ended under was over before: nothing was shown")]
+    NoLoad,
     #[error("partitions were still not led after {0:?}")]
     NotLed(Duration),
 }
@@ -89,14 +105,86 @@ fn steps(peer: &mut Peer, plan: &Lifecycle, life: &mut Life) -> Result<(), LifeE
     peer.start()?;
     let after = ends(peer, plan.partitions)?;
     life.metrics.insert(Metric::RecoveryMs, ms(begun.elapsed()));
-    life.kept = Some((before, after));
-    if after < before {
-        life.problems.push(format!(
-            "{} acknowledged records were lost by kill -9",
-            before - after
-        ));
+    life.keep("kill -9", before, after);
+    if let Some(rate) = plan.load_rate {
+        under_load(peer, plan, rate, life, End::Kill)?;
+        under_load(peer, plan, rate, life, End::Restart)?;
     }
     life.metrics.insert(Metric::StopMs, ms(peer.stop()?));
+    Ok(())
+}
+
+impl Life {
+    fn keep(&mut self, how: &str, acknowledged: u64, found: u64) {
+        if found < acknowledged {
+            let lost = acknowledged - found;
+            self.problems
+                .push(format!("{lost} acknowledged records were lost by {how}"));
+        }
+        self.kept.push(Kept {
+            how: how.into(),
+            acknowledged,
+            found,
+        });
+    }
+}
+
+/// How a peer ends while records are written.
+#[derive(Clone, Copy)]
+enum End {
+    Kill,
+    Restart,
+}
+
+/// Ends the peer in the middle of a load, starts it again, and counts what it kept of what it had acknowledged.
+fn under_load(
+    peer: &mut Peer,
+    plan: &Lifecycle,
+    rate: f64,
+    life: &mut Life,
+    end: End,
+) -> Result<(), LifeError> {
+    let before = ends(peer, plan.partitions)?;
+    let text = format!(
+        "name = 'lifecycle'\n[topic]\nname = '{TOPIC}'\npartitions = {}\n[producer]\nrate = {rate:?}\nrecord_bytes = 1024\n[run]\nwarmup_s = 0\nduration_s = {}\ndrain_s = 5\n",
+        plan.partitions,
+        LOAD.as_secs()
+    );
+    let workload = Workload::parse(&text, "lifecycle", &[])?;
+    let options = RunOptions {
+        bootstrap: peer.address(),
+        pid: None,
+        verify: false,
+        keep_topics: true,
+        progress: false,
+    };
+    let load = std::thread::spawn(move || run::run(&workload, &options));
+    std::thread::sleep(LOAD / 2);
+    let (how, metric, stopped) = match end {
+        End::Kill => {
+            peer.kill()?;
+            ("kill -9 under load", Metric::LoadRecoveryMs, Duration::ZERO)
+        }
+        End::Restart => (
+            "a clean restart under load",
+            Metric::LoadRestartMs,
+            peer.stop()?,
+        ),
+    };
+    // The load breaks with its connection, so nothing of it reaches the broker that comes back.
+    let outcome = load.join().map_err(|_| LifeError::NoLoad)??;
+    let acknowledged = outcome
+        .producer
+        .as_ref()
+        .map_or(0, |producer| producer.records_acknowledged);
+    if !outcome.broken || acknowledged == 0 {
+        return Err(LifeError::NoLoad);
+    }
+    let begun = Instant::now();
+    peer.start()?;
+    let after = ends(peer, plan.partitions)?;
+    life.metrics.insert(metric, ms(stopped + begun.elapsed()));
+    life.keep(how, before + acknowledged, after);
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! order given, in even rounds backwards (A B B A), so that slow drift of the machine falls on all alike. The device and a bare
 //! send loop are measured in the same run. Figures of different runs are never compared.
 
+pub mod figures;
 pub mod lifecycle;
 pub mod peer;
 pub mod plan;
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 use crate::environment::Environment;
 use crate::probe::{self, DeviceFigures, SendFigures};
+use crate::results::Outcome;
 use crate::run::{self, RunError, RunOptions};
 use crate::workload::{Rate, Workload};
 use lifecycle::Life;
@@ -65,7 +67,7 @@ pub struct Cell {
     /// Figures.
     pub metrics: BTreeMap<Metric, f64>,
     /// The whole outcome.
-    pub outcome: Option<serde_json::Value>,
+    pub outcome: Option<Box<Outcome>>,
 }
 
 /// Everything a comparison found.
@@ -327,7 +329,7 @@ fn cell(
                     cell.metrics.insert(metric, value);
                 }
             }
-            cell.outcome = serde_json::to_value(&outcome).ok();
+            cell.outcome = Some(Box::new(outcome));
         }
         Err(error) => cell.remarks.push(error.to_string()),
     }

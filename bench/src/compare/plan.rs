@@ -21,6 +21,8 @@ pub enum Metric {
     EndToEndP50Ms,
     /// From intended send time to receipt, 99th percentile, ms.
     EndToEndP99Ms,
+    /// From when a connection was meant to be opened to its metadata, 99th percentile, ms.
+    ConnectP99Ms,
     /// Values acknowledged, 10⁶ bytes per second.
     ProduceMbPerS,
     /// Batches received, 10⁶ bytes per second.
@@ -55,6 +57,10 @@ pub enum Metric {
     RecoveryMs,
     /// From the signal to the end of the process, ms.
     StopMs,
+    /// From start to offsets of every partition, after kill -9 while records were written, ms.
+    LoadRecoveryMs,
+    /// From the signal to offsets of every partition, over a clean restart while records were written, ms.
+    LoadRestartMs,
 }
 
 impl Metric {
@@ -66,6 +72,7 @@ impl Metric {
             Metric::P999Ms => "p99.9 ms",
             Metric::EndToEndP50Ms => "end-to-end p50 ms",
             Metric::EndToEndP99Ms => "end-to-end p99 ms",
+            Metric::ConnectP99Ms => "new connection p99 ms",
             Metric::ProduceMbPerS => "produce MB/s",
             Metric::FetchMbPerS => "fetch MB/s",
             Metric::BrokerUsPerRecord => "broker CPU µs per record",
@@ -83,6 +90,8 @@ impl Metric {
             Metric::PartitionsCpuPercent => "CPU with idle partitions, % of a core",
             Metric::RecoveryMs => "start to ready after kill -9, ms",
             Metric::StopMs => "clean stop, ms",
+            Metric::LoadRecoveryMs => "start to ready after kill -9 under load, ms",
+            Metric::LoadRestartMs => "stop to ready, clean restart under load, ms",
         }
     }
 
@@ -104,6 +113,10 @@ impl Metric {
             Metric::P999Ms => latency.map(|summary| summary.p999_ms),
             Metric::EndToEndP50Ms => outcome.end_to_end.as_ref().map(|summary| summary.p50_ms),
             Metric::EndToEndP99Ms => outcome.end_to_end.as_ref().map(|summary| summary.p99_ms),
+            Metric::ConnectP99Ms => {
+                let latency = outcome.churn.as_ref()?.latency.as_ref();
+                latency.map(|summary| summary.p99_ms)
+            }
             Metric::ProduceMbPerS => outcome.producer.as_ref().map(|producer| producer.mb_per_s),
             Metric::FetchMbPerS => outcome.consumer.as_ref().map(|consumer| consumer.mb_per_s),
             Metric::BrokerUsPerRecord => outcome.broker_us_per_record(),
@@ -145,6 +158,9 @@ impl Metric {
             }
             (Some(_), None) => shown.push(Metric::ProduceMbPerS),
             (None, _) => shown.push(Metric::FetchMbPerS),
+        }
+        if workload.churn.is_some() {
+            shown.push(Metric::ConnectP99Ms);
         }
         if open_loop {
             shown.extend([Metric::BrokerUsPerRequest, Metric::SwitchesPerRequest]);
@@ -206,6 +222,8 @@ pub struct Lifecycle {
     pub bytes: u64,
     /// Seconds over which idleness is watched.
     pub idle_s: f64,
+    /// Records per second that are written while the peer is killed, and then while it is restarted; absent: neither is done.
+    pub load_rate: Option<f64>,
     /// What is hoped.
     #[serde(default)]
     pub goal: Vec<Goal>,

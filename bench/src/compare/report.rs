@@ -2,17 +2,10 @@
 
 use std::fmt::Write;
 
-use super::plan::{Goal, Metric};
-use super::statistics::{Ratio, Spread, ratio, spread};
-use super::{Cell, Comparison};
-
-/// A figure of every peer, and how the first compares with the second.
-struct Row {
-    metric: Metric,
-    sides: Vec<Option<Spread>>,
-    ratio: Option<Ratio>,
-    verdict: String,
-}
+use super::Comparison;
+use super::figures::{Judgement, Row, life_rows, row, rows};
+use super::statistics::{Ratio, Spread, spread};
+use crate::results::number;
 
 /// The report. `command` is what gives it again.
 pub fn markdown(found: &Comparison, command: &str) -> String {
@@ -83,16 +76,6 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Three significant digits, without a trail of zeros.
-fn number(value: f64) -> String {
-    match value.abs() {
-        size if size >= 100.0 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 1.0 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
-    }
-}
-
 fn ranged(side: Option<Spread>) -> String {
     match side {
         None => "not measured".into(),
@@ -117,28 +100,6 @@ fn ratio_text(ratio: Option<Ratio>) -> String {
             number(r.high)
         ),
     }
-}
-
-fn device_p50(found: &Comparison) -> Option<f64> {
-    spread(
-        &found
-            .device
-            .iter()
-            .map(|device| device.durable_4k.p50_ms)
-            .collect::<Vec<_>>(),
-    )
-    .map(|s| s.median)
-}
-
-fn send_cost(found: &Comparison) -> Option<f64> {
-    spread(
-        &found
-            .send_loop
-            .iter()
-            .map(|send| send.sender_s_per_gb)
-            .collect::<Vec<_>>(),
-    )
-    .map(|s| s.median)
 }
 
 fn probes(found: &Comparison, out: &mut String) -> std::fmt::Result {
@@ -187,119 +148,16 @@ fn probes(found: &Comparison, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-/// A metric's values of one peer, one per round in which it was measured without failing, with the round.
-fn values(found: &Comparison, entry: usize, peer: usize, metric: Metric) -> Vec<(usize, f64)> {
-    let of_cell = |cell: &Cell| Some((cell.round, *cell.metrics.get(&metric)?));
-    let mine = found
-        .cells
-        .iter()
-        .filter(|cell| cell.entry == entry && cell.peer == peer);
-    mine.filter_map(of_cell).collect()
-}
-
-fn row(found: &Comparison, entry: usize, metric: Metric, goal: Option<&Goal>) -> Row {
-    let all: Vec<Vec<(usize, f64)>> = (0..found.peers.len())
-        .map(|peer| values(found, entry, peer, metric))
-        .collect();
-    let plain = |side: &[(usize, f64)]| side.iter().map(|&(_, value)| value).collect::<Vec<f64>>();
-    let sides: Vec<Option<Spread>> = all.iter().map(|side| spread(&plain(side))).collect();
-    let ratio = match all.as_slice() {
-        [subject, other, ..] => {
-            let pairs: Vec<(f64, f64)> = subject
-                .iter()
-                .filter_map(|&(round, value)| {
-                    Some((value, other.iter().find(|pair| pair.0 == round)?.1))
-                })
-                .collect();
-            let (subject, other): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
-            ratio(&subject, &other)
-        }
-        _ => None,
-    };
-    let verdict = goal.map_or(String::new(), |goal| {
-        verdict(found, goal, sides.first().copied().flatten(), ratio)
-    });
-    Row {
-        metric,
-        sides,
-        ratio,
-        verdict,
-    }
-}
-
-fn rows(found: &Comparison, entry: usize) -> Vec<Row> {
-    let plan = &found.plan.entries[entry];
-    let mut metrics = Metric::shown(&plan.workload);
-    metrics.extend(
-        plan.goals
-            .iter()
-            .map(|goal| goal.metric)
-            .filter(|metric| !metrics.contains(metric))
-            .collect::<Vec<_>>(),
-    );
-    let goal = |metric| plan.goals.iter().find(|goal| goal.metric == metric);
-    metrics
-        .into_iter()
-        .map(|metric| row(found, entry, metric, goal(metric)))
-        .collect()
-}
-
-/// Each bound of a goal in words, and whether it holds.
-fn verdict(
-    found: &Comparison,
-    goal: &Goal,
-    subject: Option<Spread>,
-    ratio: Option<Ratio>,
-) -> String {
-    let mut parts = Vec::new();
-    let mut judge = |text: String, holds: Option<bool>| {
-        let word = match holds {
+fn verdict_text(verdict: &[Judgement]) -> String {
+    let one = |judgement: &Judgement| {
+        let word = match judgement.holds {
             Some(true) => "reached",
             Some(false) => "**not reached**",
             None => "not measured",
         };
-        parts.push(format!("{text}: {word}"));
+        format!("{}: {word}", judgement.bound)
     };
-    let ratio = ratio.map(|ratio| ratio.median);
-    let subject = subject.map(|side| side.median);
-    if let Some(limit) = goal.ratio_at_most {
-        judge(
-            format!("≤ {} ×", number(limit)),
-            ratio.map(|ratio| ratio <= limit),
-        );
-    }
-    if let Some(limit) = goal.ratio_at_least {
-        judge(
-            format!("≥ {} ×", number(limit)),
-            ratio.map(|ratio| ratio >= limit),
-        );
-    }
-    if let Some(limit) = goal.at_most {
-        judge(
-            format!("≤ {}", number(limit)),
-            subject.map(|value| value <= limit),
-        );
-    }
-    if let Some(plus) = goal.device_plus_ms {
-        let limit = device_p50(found).map(|device| device + plus);
-        let holds = subject.zip(limit).map(|(value, limit)| value <= limit);
-        judge(
-            format!("≤ device + {plus} = {}", limit.map_or("?".into(), number)),
-            holds,
-        );
-    }
-    if let Some(times) = goal.send_loop_times {
-        let limit = send_cost(found).map(|cost| cost * times);
-        let holds = subject.zip(limit).map(|(value, limit)| value <= limit);
-        judge(
-            format!(
-                "≤ {times} × send loop = {}",
-                limit.map_or("?".into(), number)
-            ),
-            holds,
-        );
-    }
-    parts.join("; ")
+    verdict.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
 fn header(found: &Comparison, first: &str, out: &mut String) -> std::fmt::Result {
@@ -323,7 +181,7 @@ fn write_row(label: &str, row: &Row, out: &mut String) -> std::fmt::Result {
         "| {label} | {} | {} | {} |",
         sides.join(" | "),
         ratio_text(row.ratio),
-        row.verdict
+        verdict_text(&row.verdict)
     )
 }
 
@@ -357,44 +215,6 @@ fn goals(found: &Comparison, out: &mut String) -> std::fmt::Result {
     writeln!(out)
 }
 
-fn life_rows(found: &Comparison) -> Vec<Row> {
-    let Some(plan) = &found.plan.lifecycle else {
-        return Vec::new();
-    };
-    let metrics = [
-        Metric::ReadyMs,
-        Metric::IdleRssMb,
-        Metric::IdleCpuPercent,
-        Metric::PartitionsRssMb,
-        Metric::PartitionsCpuPercent,
-        Metric::RecoveryMs,
-        Metric::StopMs,
-    ];
-    let one = |metric: Metric| {
-        let side = |life: &super::Life| {
-            life.metrics
-                .get(&metric)
-                .and_then(|&value| spread(&[value]))
-        };
-        let sides: Vec<Option<Spread>> = found.lives.iter().map(side).collect();
-        let ratio = match sides.as_slice() {
-            [Some(subject), Some(other), ..] => ratio(&[subject.median], &[other.median]),
-            _ => None,
-        };
-        let goal = plan.goal.iter().find(|goal| goal.metric == metric);
-        let verdict = goal.map_or(String::new(), |goal| {
-            verdict(found, goal, sides.first().copied().flatten(), ratio)
-        });
-        Row {
-            metric,
-            sides,
-            ratio,
-            verdict,
-        }
-    };
-    metrics.into_iter().map(one).collect()
-}
-
 fn lives(found: &Comparison, out: &mut String) -> std::fmt::Result {
     let Some(plan) = &found.plan.lifecycle else {
         return Ok(());
@@ -407,11 +227,11 @@ fn lives(found: &Comparison, out: &mut String) -> std::fmt::Result {
     )?;
     table(found, &life_rows(found), out)?;
     for (life, peer) in found.lives.iter().zip(&found.peers) {
-        if let Some((before, after)) = life.kept {
+        for kept in &life.kept {
             writeln!(
                 out,
-                "- {}: {before} records acknowledged before kill -9, {after} there after it.",
-                peer.name
+                "- {}: {} records acknowledged before {}, {} there after it.",
+                peer.name, kept.acknowledged, kept.how, kept.found
             )?;
         }
         for problem in &life.problems {

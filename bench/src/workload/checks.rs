@@ -16,6 +16,8 @@ struct FileText {
     preload: Option<PreloadText>,
     producer: Option<ProducerText>,
     consumer: Option<ConsumerText>,
+    churn: Option<ChurnText>,
+    slow_readers: Option<SlowReadersText>,
     #[serde(default)]
     run: RunText,
 }
@@ -43,8 +45,10 @@ struct PreloadText {
 struct ProducerText {
     rate: Spanned<toml::Value>,
     arrival: Value<String>,
+    burst_records: Value<u32>,
     record_bytes: Value<usize>,
     key_bytes: Value<usize>,
+    payload_file: Value<PathBuf>,
     repetition: Value<f64>,
     partitioner: Value<String>,
     linger_ms: Value<toml::Value>,
@@ -69,6 +73,20 @@ struct ConsumerText {
     max_bytes: Value<u32>,
     partition_max_bytes: Value<u32>,
     check_crc: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChurnText {
+    rate: Spanned<toml::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SlowReadersText {
+    connections: Spanned<usize>,
+    bytes_per_s: Value<u64>,
+    max_bytes: Value<u32>,
 }
 
 #[derive(Deserialize, Default)]
@@ -244,6 +262,11 @@ impl Source<'_> {
             preload,
             producer,
             consumer,
+            churn: raw.churn.map(|churn| self.churn(&churn)).transpose()?,
+            slow_readers: raw
+                .slow_readers
+                .map(|slow| self.slow_readers(slow))
+                .transpose()?,
             run,
         })
     }
@@ -288,6 +311,38 @@ impl Source<'_> {
         })
     }
 
+    fn churn(&self, raw: &ChurnText) -> Result<Churn, WorkloadError> {
+        match as_f64(raw.rate.get_ref()) {
+            Some(rate) if rate > 0.0 && rate <= 1e5 => Ok(Churn { rate }),
+            _ => Err(self.error(
+                "churn.rate",
+                &raw.rate,
+                "write connections per second, above 0 and up to 100000",
+            )),
+        }
+    }
+
+    fn slow_readers(&self, raw: SlowReadersText) -> Result<SlowReaders, WorkloadError> {
+        let key = "slow_readers.connections";
+        Ok(SlowReaders {
+            connections: self.number(key, Some(raw.connections), 1, 1, 10_000)?,
+            bytes_per_s: self.number(
+                "slow_readers.bytes_per_s",
+                raw.bytes_per_s,
+                10_000,
+                20,
+                1 << 30,
+            )?,
+            max_bytes: self.number(
+                "slow_readers.max_bytes",
+                raw.max_bytes,
+                8 << 20,
+                1,
+                256 << 20,
+            )?,
+        })
+    }
+
     fn rate(&self, value: &Spanned<toml::Value>) -> Result<Rate, WorkloadError> {
         let key = "producer.rate";
         match value.get_ref() {
@@ -317,6 +372,26 @@ impl Source<'_> {
         }
     }
 
+    /// A file whose bytes are every record's value.
+    fn payload(
+        &self,
+        value: Value<PathBuf>,
+        record_bytes: usize,
+    ) -> Result<Option<PathBuf>, WorkloadError> {
+        let Some(value) = value else {
+            return Ok(None);
+        };
+        let key = "producer.payload_file";
+        match std::fs::metadata(value.get_ref()).map(|found| found.len()) {
+            Ok(bytes) if bytes == record_bytes as u64 => Ok(Some(value.into_inner())),
+            Ok(bytes) => {
+                let reason = format!("has {bytes} bytes; record_bytes is {record_bytes}");
+                Err(self.error(key, &value, reason))
+            }
+            Err(error) => Err(self.error(key, &value, error.to_string())),
+        }
+    }
+
     fn producer(&self, raw: ProducerText) -> Result<Producer, WorkloadError> {
         let codecs = Compression::ALL.map(|codec| (codec.name(), codec));
         let arrivals = [("uniform", Arrival::Uniform), ("poisson", Arrival::Poisson)];
@@ -335,16 +410,25 @@ impl Source<'_> {
                 "idempotence allows at most 5",
             ));
         }
+        let record_bytes = self.number(
+            "producer.record_bytes",
+            raw.record_bytes,
+            1024,
+            0,
+            100 << 20,
+        )?;
         Ok(Producer {
             rate: self.rate(&raw.rate)?,
             arrival: self.word("producer.arrival", raw.arrival, &arrivals)?,
-            record_bytes: self.number(
-                "producer.record_bytes",
-                raw.record_bytes,
-                1024,
-                0,
-                100 << 20,
+            burst_records: self.number(
+                "producer.burst_records",
+                raw.burst_records,
+                1,
+                1,
+                1_000_000,
             )?,
+            record_bytes,
+            payload_file: self.payload(raw.payload_file, record_bytes)?,
             key_bytes: self.number("producer.key_bytes", raw.key_bytes, 0, 0, 1 << 20)?,
             repetition: self.number("producer.repetition", raw.repetition, 0.0, 0.0, 1.0)?,
             partitioner: self.word("producer.partitioner", raw.partitioner, &partitioners)?,
@@ -443,6 +527,18 @@ mod tests {
         );
         let repeat = refusal("name = 'a'\n[consumer]\nrepeat = true\n");
         assert!(repeat.starts_with("w.toml:3: consumer.repeat:"), "{repeat}");
+        let beside = refusal("name = 'a'\n[producer]\nrate = 1\n[churn]\nrate = 0\n");
+        assert!(beside.starts_with("w.toml:5: churn.rate:"), "{beside}");
+        let slow = refusal("name = 'a'\n[producer]\nrate = 1\n[slow_readers]\nconnections = 0\n");
+        assert!(
+            slow.starts_with("w.toml:5: slow_readers.connections:"),
+            "{slow}"
+        );
+        let gone = refusal("name = 'a'\n[producer]\nrate = 1\npayload_file = 'gone'\n");
+        assert!(
+            gone.starts_with("w.toml:4: producer.payload_file:"),
+            "{gone}"
+        );
         assert!(refusal("name = 'a'\n").contains("needs [preload], [producer] or [consumer]"));
     }
 

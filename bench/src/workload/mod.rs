@@ -1,11 +1,11 @@
 //! Workloads: the TOML files that say what a run does, and the strict reading of them.
 //!
-//! A file has `[topic]`, `[run]` and any of `[preload]`, `[producer]` and `[consumer]`. Which of them are there decides what is
+//! A file has `[topic]`, `[run]` and any of `[preload]`, `[producer]`, `[consumer]`, `[churn]` and `[slow_readers]`. Which are there decides what is
 //! measured: a producer alone gives produce latency or throughput, a consumer alone fetch throughput, both together end-to-end
 //! latency. Unknown keys, wrong types and values that make no sense are refused with line and key. Reading opens no connection.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
@@ -28,8 +28,30 @@ pub struct Workload {
     pub producer: Option<Producer>,
     /// Consuming load.
     pub consumer: Option<Consumer>,
+    /// Connections that come and go beside the load.
+    pub churn: Option<Churn>,
+    /// Readers beside the load that hardly read.
+    pub slow_readers: Option<SlowReaders>,
     /// How long.
     pub run: Run,
+}
+
+/// Connections that come and go.
+#[derive(Clone, Debug, Serialize)]
+pub struct Churn {
+    /// Connections per second, each opened, asked for metadata and closed.
+    pub rate: f64,
+}
+
+/// Readers that hardly read.
+#[derive(Clone, Debug, Serialize)]
+pub struct SlowReaders {
+    /// Clients, each with a connection to every leader.
+    pub connections: usize,
+    /// What each takes off its socket.
+    pub bytes_per_s: u64,
+    /// What each asks for at once.
+    pub max_bytes: u32,
 }
 
 /// The topics of a workload.
@@ -118,10 +140,14 @@ pub struct Producer {
     pub rate: Rate,
     /// Spacing of an open loop.
     pub arrival: Arrival,
+    /// Records that fall due at one moment; the rate stays the same.
+    pub burst_records: u32,
     /// Bytes of a record's value.
     pub record_bytes: usize,
     /// Bytes of a record's key; 0 for none.
     pub key_bytes: usize,
+    /// What every record's value is, of just `record_bytes`; random where absent.
+    pub payload_file: Option<PathBuf>,
     /// How much of the payload repeats, from 0 (random) to 1 (all the same): what compression finds.
     pub repetition: f64,
     /// Partition choice.
@@ -230,13 +256,17 @@ pub enum WorkloadError {
 }
 
 impl Workload {
-    /// Reads and checks `path`, then applies `overrides` (`producer.rate=2000`) and checks again.
+    /// Reads and checks `path` (TOML, or YAML of the OpenMessaging Benchmark), then applies `overrides` (`producer.rate=2000`) and checks again.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Workload, WorkloadError> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|source| WorkloadError::Read {
             path: name.clone(),
             source,
         })?;
+        if omb::is_omb(path) {
+            let text = omb::translate(&text, path, overrides)?;
+            return Self::parse(&text, &name, overrides);
+        }
         Self::parse(&text, &name, overrides)
     }
 
@@ -285,3 +315,4 @@ fn set(table: &mut toml::Table, one: &str) -> Option<()> {
 }
 
 mod checks;
+mod omb;
