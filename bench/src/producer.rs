@@ -26,12 +26,10 @@ use crate::client::wire;
 use crate::latency::Latencies;
 use crate::schedule::Random;
 use crate::series::Flow;
-use crate::workload::{Acks, Partitioner, Producer, Rate};
+use crate::workload::{Acks, PAYLOADS, Partitioner, Producer, Rate};
 
 /// A request is closed at this size, like Java's `max.request.size`; it always holds at least one batch.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
-/// Distinct payloads, so that compression and deduplication see no single repeated record.
-pub const PAYLOADS: usize = 64;
 /// Idle buffers of acknowledged batches kept for reuse per load.
 const SPARE_BATCHES_MAX: usize = 4096;
 /// The client's number sits above this many bits of a stamp's sequence.

@@ -88,11 +88,8 @@ fn inside(entry: &[u8], header: &EntryHeader, items: &[ReadItem]) {
     assert_eq!(items.len(), header.items as usize);
     let staged_end = header.staged as usize;
     let (mut staged, mut blocks) = (HEADER_BYTES, staged_end);
-    for ReadItem {
-        item,
-        body: [head, whole, tail],
-    } in items
-    {
+    for read in items {
+        let (item, [head, whole, tail]) = (&read.item, read.body());
         staged += ITEM_BYTES;
         assert_eq!((head.start, head.end), (staged, tail.start));
         staged = tail.end;
@@ -111,11 +108,11 @@ fn inside(entry: &[u8], header: &EntryHeader, items: &[ReadItem]) {
 
 fn rebuilt(entry: &[u8], header: &EntryHeader, items: &[ReadItem]) {
     let mut builder = EntryBuilder::new(MemoryPool::new(0));
-    for ReadItem { item, body } in items {
-        let pieces = body.clone().map(|range| &entry[range]);
+    for read in items {
+        let pieces = read.body().map(|range| &entry[range]);
         let blocks = (!pieces[1].is_empty())
             .then(|| AlignedBuffer::copied_from(pieces[1]).into_aligned_slice());
-        builder.push(item, &pieces, blocks);
+        builder.push(&read.item, &pieces, blocks);
     }
     assert_eq!(builder.size(), entry.len());
     let (pieces, written) = builder.seal(*header);

@@ -13,6 +13,9 @@ use toml::Spanned;
 use crate::client::batch::STAMP_BYTES;
 use crate::client::compression::Compression;
 
+/// Distinct payloads of a producer, so that compression and deduplication see no single repeated record.
+pub const PAYLOADS: usize = 64;
+
 /// A checked workload.
 #[derive(Clone, Debug, Serialize)]
 pub struct Workload {

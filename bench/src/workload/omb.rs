@@ -9,7 +9,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{STAMP_BYTES, WorkloadError};
+use super::{PAYLOADS, STAMP_BYTES, WorkloadError};
 
 /// One `key: value`.
 struct Given {
@@ -190,7 +190,7 @@ impl Keys<'_> {
         if self.flag("useRandomizedPayloads")? {
             let (ratio, _) = self.number("randomBytesRatio", Some(0.0), (0.0, 1.0))?;
             producer.insert("repetition".into(), (1.0 - ratio).into());
-            let ours = crate::producer::PAYLOADS;
+            let ours = PAYLOADS;
             let (pool, _) = self.whole("randomizedPayloadPoolSize", Some(0), (0, 1 << 30))?;
             if pool != ours as u64 {
                 self.differences

@@ -10,6 +10,7 @@ use futures_util::future::{Either, select};
 use super::shard::Shard;
 use crate::environment::Environment;
 use crate::log::WriteBehind;
+use crate::log::tail::LetGo;
 
 /// The pause between the checkpoints of two logs while nothing presses.
 const CHECKPOINT_PAUSE: Duration = Duration::from_millis(20);
@@ -45,8 +46,7 @@ impl<E: Environment> Shard<E> {
             };
             log.write_behind(how).await;
             if self.is_short_of_memory() {
-                // Idle or not: whoever waits is woken by what is let go, by nothing else.
-                log.release_memory(!log.is_awaited());
+                log.release_memory(LetGo::AllButBlock);
             }
         }
     }

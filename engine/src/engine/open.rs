@@ -38,6 +38,15 @@ impl<E: Environment> Engine<E> {
         config: EngineConfig,
     ) -> Result<(Self, Vec<RecoveredLog>), EngineError> {
         let config = config.fitted();
+        let began = env.now();
+        let phase = |name| {
+            tracing::debug!(
+                shard = config.shard,
+                phase = name,
+                after_us = env.now() - began,
+                "opening"
+            )
+        };
         let identity = journal_identity(&env, &config).await?;
         let clean = read_clean_marker(&env, &config).await?;
         let shard = Shard::new(env.clone(), config.clone());
@@ -52,7 +61,9 @@ impl<E: Environment> Engine<E> {
             .as_ref()
             .map(|scan| resolve(&scan.items))
             .unwrap_or_default();
+        phase("journal scanned");
         let found = find_logs(&shard).await?;
+        phase("logs found");
         let starts = load_offsets(&shard, OffsetFile::LogStart).await?;
         let points = load_offsets(&shard, OffsetFile::RecoveryPoint).await?;
 
@@ -108,6 +119,7 @@ impl<E: Environment> Engine<E> {
         for (log, _) in &logs {
             shard.admit(log);
         }
+        phase("logs opened");
         drop(logs);
 
         shard.start_writing();
@@ -123,6 +135,7 @@ impl<E: Environment> Engine<E> {
                 next_sequence: clean.unwrap_or(0) + 1,
             },
         };
+        phase("journal replayed");
         for log in shard.all_logs() {
             log.finish_opening();
         }
@@ -176,6 +189,7 @@ impl<E: Environment> Engine<E> {
             shard.restore_ballast(directory).await;
         }
         shard.restore_ballast(shard.journal_ballast()).await;
+        phase("ready");
         shard.start_maintenance();
         shard.remove_deleted_directories().await?;
         let recovered = shard

@@ -16,9 +16,9 @@ use crate::config::EngineConfig;
 use crate::environment::Environment;
 use crate::index::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
 use crate::journal::Journal;
-use crate::log::tail::CHUNK_BYTES_MIN;
+use crate::log::tail::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, LetGo};
 use crate::log::{Log, TopicId};
-use crate::memory::MemoryPool;
+use crate::memory::{MemoryPool, round_down};
 use crate::wait::{Event, Signal};
 
 /// Bytes of indexes of sealed segments kept in memory.
@@ -39,6 +39,8 @@ pub(crate) struct Shard<E: Environment> {
     /// Bytes of chunks held by tails.
     tail_bytes: Cell<u64>,
     memory_changed: Event,
+    /// Appends that wait for memory.
+    memory_line: crate::wait::Turnstile,
     /// Somebody waits for memory.
     short_of_memory: Cell<u32>,
     /// Logs with enough to write behind.
@@ -83,6 +85,7 @@ impl<E: Environment> Shard<E> {
             logs: RefCell::default(),
             tail_bytes: Cell::new(0),
             memory_changed: Event::default(),
+            memory_line: crate::wait::Turnstile::default(),
             short_of_memory: Cell::new(0),
             to_write: RefCell::default(),
             write_signal: Event::default(),
@@ -161,13 +164,23 @@ impl<E: Environment> Shard<E> {
         self.tail_bytes.get()
     }
 
-    /// Frees memory that is written behind, or has dirty logs written, until tails may grow by `growth` bytes.
+    /// The largest chunk that a tail may take now: the more logs are being written to, the smaller, so that what they reserve is not much more
+    /// than what they hold.
+    pub fn chunk_bytes_max(&self) -> usize {
+        let busy = self.aging.borrow().len().max(16) as u64;
+        let share = (self.config.tail_cache_bytes / (2 * busy)) as usize;
+        round_down(share).clamp(4 * CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
+    }
+
+    /// Frees memory that is written behind, or has dirty logs written, until tails may grow by `growth` bytes. First come, first served: only the first in
+    /// line looks for something to free.
     ///
     /// What is dirty can be written behind only once it is flushed, so the journal's progress is waited for as well.
     pub async fn wait_for_memory(&self, growth: usize, waiting: &Log<E>) {
         self.short_of_memory.set(self.short_of_memory.get() + 1);
         let _counted = Waiting(self);
-        let mut freed = true;
+        let _turn = self.memory_line.enter().await;
+        let mut changed_memory = true;
         loop {
             let changed = self.memory_changed.next();
             let journal = self.journal.borrow().clone();
@@ -178,24 +191,29 @@ impl<E: Environment> Shard<E> {
                     None => std::future::pending().await,
                 }
             };
-            if freed {
+            if changed_memory && !self.has_memory(growth) {
                 self.evict_clean(growth, waiting);
             }
             let nothing_else = self.tail_bytes.get() <= CHUNK_BYTES_MIN as u64;
             if self.has_memory(growth) || nothing_else || self.stopping.get() {
                 return;
             }
-            for log in self.all_logs() {
-                if log.has_unwritten() {
-                    self.queue_write_behind(&log);
-                }
-            }
-            freed = matches!(select(pin!(changed), pin!(flushed)).await, Either::Left(_));
+            self.queue_dirty();
+            changed_memory = matches!(select(pin!(changed), pin!(flushed)).await, Either::Left(_));
         }
     }
 
-    /// Lets go of clean chunks, coldest log first, until `growth` more bytes fit, and some more so that it need not be done for every chunk. The log that
-    /// waits keeps the block it is about to append to.
+    /// Has everything written behind that can be.
+    fn queue_dirty(&self) {
+        for log in self.all_logs() {
+            if log.has_unwritten() {
+                self.queue_write_behind(&log);
+            }
+        }
+    }
+
+    /// Lets go of what is clean, coldest log first, until `growth` more bytes fit, and some more so that it need not be done for every chunk: chunks, then all but the
+    /// blocks that logs go on in, then, only as far as needed, these. The log that waits keeps the block it is about to append to.
     fn evict_clean(&self, growth: usize, waiting: &Log<E>) {
         let target = growth + (self.config.tail_cache_bytes / 32) as usize;
         let mut logs: Vec<(u64, Rc<Log<E>>)> = self
@@ -204,22 +222,22 @@ impl<E: Environment> Shard<E> {
             .filter_map(|log| Some((log.evictable_since()?, log)))
             .collect();
         logs.sort_unstable_by_key(|(used, _)| *used);
-        for (_, log) in &logs {
-            if self.has_memory(target) {
-                return;
-            }
-            log.release_memory(false);
-        }
-        for (_, log) in &logs {
-            if self.has_memory(growth) {
-                return;
-            }
-            if !std::ptr::eq(&**log, waiting) {
-                log.release_memory(true);
+        for (what, enough) in [
+            (LetGo::Chunks, target),
+            (LetGo::AllButBlock, target),
+            (LetGo::Everything, growth),
+        ] {
+            for (_, log) in &logs {
+                if self.has_memory(enough) {
+                    return;
+                }
+                if what != LetGo::Everything || !std::ptr::eq(&**log, waiting) {
+                    log.release_memory(what);
+                }
             }
         }
         if !self.has_memory(growth) {
-            waiting.release_memory(true);
+            waiting.release_memory(LetGo::Everything);
         }
     }
 
@@ -259,6 +277,10 @@ impl<E: Environment> Shard<E> {
     /// Bytes went to segment files.
     pub fn wrote_behind(&self, bytes: u64) {
         self.written_behind.set(self.written_behind.get() + bytes);
+        if self.is_short_of_memory() {
+            // What was dirty is clean: who waits looks again, whether something was let go or not.
+            self.memory_changed.happen();
+        }
     }
 
     /// Bytes that went to segment files since the start.

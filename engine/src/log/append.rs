@@ -221,6 +221,7 @@ impl<E: Environment> Log<E> {
             return Ok(Err(Wait::Segment));
         }
         let at = state.end();
+        state.tail.set_chunk_bytes_max(self.shard.chunk_bytes_max());
         let growth = state.tail.growth_for(at, length);
         if growth as u64 + 2 * BLOCK_BYTES as u64 > self.shard.config.tail_cache_bytes {
             return Err(AppendError::TooLarge {

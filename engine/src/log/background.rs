@@ -7,6 +7,7 @@ use std::io;
 
 use super::Log;
 use super::flush::Place;
+use super::tail::LetGo;
 use crate::disk::{Disk, DiskFile, OpenOptions};
 use crate::environment::Environment;
 use crate::memory::BLOCK_BYTES;
@@ -61,7 +62,7 @@ impl<E: Environment> Log<E> {
             }
             drop(state);
             self.shard.wrote_behind(to - from);
-            self.release_memory(false);
+            self.release_memory(LetGo::Chunks);
         }
         true
     }
@@ -164,17 +165,12 @@ impl<E: Environment> Log<E> {
         Ok(file)
     }
 
-    /// Whether an append waits, perhaps for memory.
-    pub(crate) fn is_awaited(&self) -> bool {
-        !self.appending.is_free()
-    }
-
-    /// Gives back chunks that are written behind, as the budget asks: all that can go when `idle`, else only while the shard holds too much.
-    pub(crate) fn release_memory(&self, idle: bool) {
+    /// Gives back what is written behind, as much as `what` allows; of whole chunks only while the shard holds too much.
+    pub(crate) fn release_memory(&self, what: LetGo) {
         let mut state = self.state.borrow_mut();
         let written = state.written();
-        while idle || self.shard.over_budget() {
-            let freed = state.tail.evict(written, idle);
+        while what != LetGo::Chunks || self.shard.over_budget() {
+            let freed = state.tail.evict(&self.shard.pool, written, what);
             if freed == 0 {
                 break;
             }

@@ -53,7 +53,7 @@ impl<E: Environment> Log<E> {
                 log_start: offset,
                 next_offset: offset,
                 segments: BTreeMap::new(),
-                tail: Tail::new(shard.config.tail_cache_bytes),
+                tail: Tail::new(),
                 producers: ProducerStates::new(limits),
                 epochs: LeaderEpochs::new(),
                 marks: VecDeque::new(),

@@ -360,7 +360,8 @@ impl<E: Environment> Log<E> {
                     .map_err(|error| error.to_string())?;
             }
             let growth = {
-                let state = self.state.borrow();
+                let mut state = self.state.borrow_mut();
+                state.tail.set_chunk_bytes_max(self.shard.chunk_bytes_max());
                 let cold = self.is_cold(&state);
                 (!cold).then(|| state.tail.growth_for(at, length))
             };

@@ -11,6 +11,7 @@ use crate::disk::{Disk, OpenOptions};
 use crate::environment::Environment;
 use crate::journal::FileMark;
 use crate::log::checkpoint::ignore_missing;
+use crate::log::tail::LetGo;
 use crate::segment::{SEGMENT_KINDS, Segment, file_name, open_log_file};
 use std::rc::Rc;
 
@@ -92,7 +93,7 @@ impl<E: Environment> Log<E> {
             .start()
             .is_some_and(|start| start.segment <= base)
         {
-            let freed = state.tail.evict(written, false);
+            let freed = state.tail.evict(&self.shard.pool, written, LetGo::Chunks);
             if freed == 0 {
                 return;
             }

@@ -9,14 +9,23 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::flush::Place;
-use crate::memory::{
-    AlignedSlice, BLOCK_BYTES, Chunk, ChunkWriter, MemoryPool, round_down, round_up,
-};
+use crate::memory::{AlignedSlice, BLOCK_BYTES, Chunk, ChunkWriter, MemoryPool, round_up};
 
 /// The smallest chunk: what an idle log keeps.
 pub(crate) const CHUNK_BYTES_MIN: usize = BLOCK_BYTES;
 /// The largest chunk.
 pub(crate) const CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// What a tail may let go of, of what is written behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LetGo {
+    /// Whole chunks before the last one.
+    Chunks,
+    /// All but the last, partial block, which the next append goes on in.
+    AllButBlock,
+    /// All: the next append has to read that block back.
+    Everything,
+}
 
 struct TailChunk {
     /// Where the chunk's first byte lies; on a block boundary.
@@ -38,7 +47,7 @@ pub(crate) struct Tail {
     chunks: VecDeque<TailChunk>,
     /// Capacity of the chunk to come, if the log stays busy.
     next_capacity: usize,
-    /// The largest chunk that the shard's budget allows.
+    /// The largest chunk that the shard's budget allows while so many logs share it.
     chunk_bytes_max: usize,
     capacity: usize,
     /// Bytes appended since the log was last found to cool down.
@@ -46,13 +55,12 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    /// An empty tail of a shard that may hold `budget` bytes: no chunk takes more than a small part of it.
-    pub fn new(budget: u64) -> Self {
-        let largest = (budget / 32).clamp(CHUNK_BYTES_MIN as u64, CHUNK_BYTES_MAX as u64) as usize;
+    /// An empty tail.
+    pub fn new() -> Self {
         Self {
             chunks: VecDeque::new(),
             next_capacity: 0,
-            chunk_bytes_max: round_down(largest),
+            chunk_bytes_max: CHUNK_BYTES_MIN,
             capacity: 0,
             appended: 0,
         }
@@ -97,7 +105,10 @@ impl Tail {
 
     /// Block pieces that a body of `length` bytes at `at` may be cut into, at most.
     pub fn pieces_for(&self, length: usize) -> usize {
-        2 + length / self.next_capacity.max(CHUNK_BYTES_MIN)
+        2 + length
+            / self
+                .next_capacity
+                .clamp(CHUNK_BYTES_MIN, self.chunk_bytes_max)
     }
 
     /// Appends `pieces` at `at`, which is the tail's end, or the start of a segment, or (with an empty tail) the log's end; then `prefix` gives what
@@ -216,27 +227,41 @@ impl Tail {
         self.start().is_some_and(|start| start <= place)
     }
 
-    /// Lets go of the oldest chunk if everything in it lies before `written`; returns the bytes of memory freed. The last chunk, which may still be appended
-    /// to, goes only when `idle`.
-    pub fn evict(&mut self, written: Place, idle: bool) -> usize {
+    /// Lets go of the oldest chunk if everything in it lies before `written`, as `what` allows; returns the bytes of memory freed.
+    pub fn evict(&mut self, pool: &MemoryPool, written: Place, what: LetGo) -> usize {
         let Some(front) = self.chunks.front() else {
             return 0;
         };
-        if front.end() > written {
+        let end = front.end();
+        if end > written {
             return 0;
         }
-        let capacity = front.writer.chunk().capacity();
+        let before = self.capacity;
         if self.chunks.len() > 1 {
+            self.capacity -= front.writer.chunk().capacity();
             self.chunks.pop_front();
-            self.capacity -= capacity;
-            return capacity;
+            return before - self.capacity;
         }
-        if !idle {
-            return 0;
-        }
-        // Whoever appends next reads the last, partial block back.
+        let block = match what {
+            LetGo::Chunks => return 0,
+            LetGo::AllButBlock if before <= CHUNK_BYTES_MIN => return 0,
+            LetGo::AllButBlock => self.block_prefix(end),
+            LetGo::Everything => None,
+        };
         self.clear();
-        capacity
+        if let Some(prefix) = block.filter(|prefix| !prefix.is_empty()) {
+            let start = Place {
+                position: end.position - prefix.len() as u64,
+                ..end
+            };
+            self.append(pool, start, &[], &[&prefix]);
+        }
+        before - self.capacity
+    }
+
+    /// Bounds the chunks to come, so that logs which share a budget cannot fill it with room that they do not use.
+    pub fn set_chunk_bytes_max(&mut self, bytes: usize) {
+        self.chunk_bytes_max = bytes;
     }
 
     /// The bytes of the block that `end` lies in, before it; `None` when the tail does not hold them.
