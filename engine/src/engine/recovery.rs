@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
 
 use super::EngineError;
 use super::shard::{LogKey, Shard};
 use crate::batch::BatchHeader;
 use crate::environment::Environment;
+use crate::journal::FileMark;
 use crate::journal::entry::Item;
 use crate::journal::scan::{FoundItem, Scan, Window};
 use crate::journal::space::ChainStart;
@@ -147,6 +149,7 @@ pub(super) async fn recover<E: Environment>(
     let mut skipped = BTreeSet::new();
     let mut window = Window::default();
     let mut window_file = usize::MAX;
+    let mut step = ReplayStep::default();
     for (index, found) in scan.items.iter().enumerate() {
         let Item::Append {
             topic_id,
@@ -177,8 +180,9 @@ pub(super) async fn recover<E: Environment>(
                 partition,
             });
         };
+        let mark = &scan.files[found.file()].mark;
         if log.failure().is_some() {
-            log.hold_offline(&scan.files[found.file()].mark);
+            log.hold_offline(mark);
             continue;
         }
         if last_offset < log.log_end_offset() {
@@ -189,16 +193,22 @@ pub(super) async fn recover<E: Environment>(
             window_file = found.file();
         }
         let file = &scan.files[found.file()];
-        let entry = window.entry_bytes(file, found).await?;
-        let at = Place {
-            segment: segment_base,
-            position: u64::from(position),
+        let replay = Replay {
+            log,
+            at: Place {
+                segment: segment_base,
+                position: u64::from(position),
+            },
+            last_offset,
+            entry: window.entry_bytes(file, found).await?,
+            found,
+            mark,
         };
-        if let Err(reason) = replay_item(&log, at, &entry, found, &file.mark).await {
-            log.take_offline(&reason);
-            log.hold_offline(&file.mark);
+        if step.add(key, replay) {
+            std::mem::take(&mut step).run().await;
         }
     }
+    step.run().await;
     for (key, view) in views.iter() {
         // A truncation is forgotten only once the recovery point says it.
         let log = shard.logs.borrow().get(key).cloned();
@@ -224,12 +234,88 @@ pub(super) async fn recover<E: Environment>(
     })
 }
 
+/// Bytes of entries that a step of the replay holds, and items in it.
+const STEP_BYTES: usize = 8 << 20;
+const STEP_ITEMS: usize = 512;
+/// Logs that are replayed at a time: a log's first item waits for the disk.
+const STEP_LOGS: usize = 16;
+
+/// A batch on its way from the journal back into its log.
+struct Replay<'a, E: Environment> {
+    log: Rc<Log<E>>,
+    at: Place,
+    last_offset: i64,
+    entry: Bytes,
+    found: &'a FoundItem,
+    mark: &'a Rc<FileMark>,
+}
+
+/// A stretch of the journal, by log: the order within a log counts, that between logs does not.
+struct ReplayStep<'a, E: Environment> {
+    logs: BTreeMap<LogKey, Vec<Replay<'a, E>>>,
+    items: usize,
+    bytes: usize,
+    last_entry: *const u8,
+}
+
+impl<E: Environment> Default for ReplayStep<'_, E> {
+    fn default() -> Self {
+        Self {
+            logs: BTreeMap::new(),
+            items: 0,
+            bytes: 0,
+            last_entry: std::ptr::null(),
+        }
+    }
+}
+
+impl<'a, E: Environment> ReplayStep<'a, E> {
+    /// Takes one in; whether that is enough for a step.
+    fn add(&mut self, key: LogKey, replay: Replay<'a, E>) -> bool {
+        self.items += 1;
+        if self.last_entry != replay.entry.as_ptr() {
+            self.last_entry = replay.entry.as_ptr();
+            self.bytes += replay.entry.len();
+        }
+        self.logs.entry(key).or_default().push(replay);
+        self.items >= STEP_ITEMS || self.bytes >= STEP_BYTES
+    }
+
+    /// Puts all of it back.
+    async fn run(self) {
+        stream::iter(self.logs.into_values())
+            .for_each_concurrent(STEP_LOGS, |replays| async move {
+                for replay in replays {
+                    replay.run().await;
+                }
+            })
+            .await;
+    }
+}
+
+impl<E: Environment> Replay<'_, E> {
+    /// Puts it back; a log that does not take it stays offline.
+    async fn run(self) {
+        let Self { log, mark, .. } = &self;
+        if log.failure().is_none() {
+            if self.last_offset < log.log_end_offset() {
+                return;
+            }
+            match replay_item(log, self.at, &self.entry, self.found, mark).await {
+                Ok(()) => return,
+                Err(reason) => log.take_offline(&reason),
+            }
+        }
+        log.hold_offline(mark);
+    }
+}
+
 async fn replay_item<E: Environment>(
     log: &Log<E>,
     at: Place,
     entry: &Bytes,
     found: &FoundItem,
-    mark: &Rc<crate::journal::FileMark>,
+    mark: &Rc<FileMark>,
 ) -> Result<(), String> {
     let parts: Vec<&[u8]> = found
         .read
