@@ -28,6 +28,8 @@ use plan::{Metric, Plan};
 
 /// Ports between one peer's and the next one's.
 const PORTS_PER_PEER: u16 = 10;
+/// The shipped peers remove deleted topics after a second.
+const TOPICS_GO_WITHIN: Duration = Duration::from_secs(3);
 /// Time per figure of the device.
 const DEVICE_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -217,6 +219,7 @@ fn steps(
                 order.reverse();
             }
             for index in order {
+                settle();
                 let cell = cell(options, round, entry, index, &mut peers[index]);
                 eprintln!("{}", line(&cell, found));
                 found.cells.push(cell);
@@ -225,6 +228,13 @@ fn steps(
         }
     }
     Ok(())
+}
+
+/// Lets the machine come to rest, so that a peer pays for its own writes only: topics of the run before are removed, and what a page cache still holds is
+/// written out.
+fn settle() {
+    std::thread::sleep(TOPICS_GO_WITHIN);
+    rustix::fs::sync();
 }
 
 fn line(cell: &Cell, found: &Comparison) -> String {

@@ -18,13 +18,16 @@ const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 /// From this version on several keys are asked for at once (KIP-699).
 const BATCHED_FROM: i16 = 4;
+/// Most keys that are answered at once; what is beyond stays unanswered.
+const KEYS_MAX: usize = 10_000;
 
 /// Answers with a coordinator for each key.
 pub async fn handle(
     context: &RequestContext,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
-    let find = |key: &Str| match coordinator(context, request.key_type, key) {
+    let here = this_broker(context);
+    let find = |key: &Str| match check(context, request.key_type, key).and_then(|()| here.clone()) {
         Ok((host, port)) => Coordinator {
             key: key.clone(),
             node_id: context.shard.node_id(),
@@ -43,7 +46,9 @@ pub async fn handle(
     };
     if context.version >= BATCHED_FROM {
         return FindCoordinatorResponse {
-            coordinators: request.coordinator_keys.iter().map(find).collect(),
+            coordinators: (request.coordinator_keys.iter().take(KEYS_MAX))
+                .map(find)
+                .collect(),
             ..FindCoordinatorResponse::default()
         };
     }
@@ -58,11 +63,9 @@ pub async fn handle(
     }
 }
 
-fn coordinator(
-    context: &RequestContext,
-    key_type: i8,
-    key: &str,
-) -> Result<(Str, i32), (ErrorCode, &'static str)> {
+type Refusal = (ErrorCode, &'static str);
+
+fn check(context: &RequestContext, key_type: i8, key: &str) -> Result<(), Refusal> {
     match key_type {
         GROUP => {}
         TRANSACTION => {
@@ -78,12 +81,17 @@ fn coordinator(
             ));
         }
     }
-    if !context.authorize(Operation::Describe, ResourceType::Group, key) {
-        return Err((
+    match context.authorize(Operation::Describe, ResourceType::Group, key) {
+        true => Ok(()),
+        false => Err((
             ErrorCode::GROUP_AUTHORIZATION_FAILED,
             "the group may not be described",
-        ));
+        )),
     }
+}
+
+/// Where clients of this listener reach this broker.
+fn this_broker(context: &RequestContext) -> Result<(Str, i32), Refusal> {
     let image = context.shard.local_image();
     image
         .brokers()

@@ -204,7 +204,7 @@ pub(super) async fn recover<E: Environment>(
             found,
             mark,
         };
-        if step.add(key, replay) {
+        if step.add(key, replay, window.held()) {
             std::mem::take(&mut step).run().await;
         }
     }
@@ -234,7 +234,7 @@ pub(super) async fn recover<E: Environment>(
     })
 }
 
-/// Bytes of entries that a step of the replay holds, and items in it.
+/// Bytes read from the journal that a step of the replay holds, and items in it.
 const STEP_BYTES: usize = 8 << 20;
 const STEP_ITEMS: usize = 512;
 /// Logs that are replayed at a time: a log's first item waits for the disk.
@@ -255,7 +255,8 @@ struct ReplayStep<'a, E: Environment> {
     logs: BTreeMap<LogKey, Vec<Replay<'a, E>>>,
     items: usize,
     bytes: usize,
-    last_entry: *const u8,
+    /// The window that the last item lies in.
+    window: Bytes,
 }
 
 impl<E: Environment> Default for ReplayStep<'_, E> {
@@ -264,18 +265,18 @@ impl<E: Environment> Default for ReplayStep<'_, E> {
             logs: BTreeMap::new(),
             items: 0,
             bytes: 0,
-            last_entry: std::ptr::null(),
+            window: Bytes::new(),
         }
     }
 }
 
 impl<'a, E: Environment> ReplayStep<'a, E> {
     /// Takes one in; whether that is enough for a step.
-    fn add(&mut self, key: LogKey, replay: Replay<'a, E>) -> bool {
+    fn add(&mut self, key: LogKey, replay: Replay<'a, E>, window: &Bytes) -> bool {
         self.items += 1;
-        if self.last_entry != replay.entry.as_ptr() {
-            self.last_entry = replay.entry.as_ptr();
-            self.bytes += replay.entry.len();
+        if self.window.as_ptr() != window.as_ptr() {
+            self.window = window.clone();
+            self.bytes += window.len();
         }
         self.logs.entry(key).or_default().push(replay);
         self.items >= STEP_ITEMS || self.bytes >= STEP_BYTES

@@ -19,7 +19,7 @@ use crate::journal::Journal;
 use crate::log::tail::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, LetGo};
 use crate::log::{Log, TopicId};
 use crate::memory::{MemoryPool, round_down};
-use crate::wait::{Event, Signal};
+use crate::wait::{Event, Signal, Turn};
 
 /// Bytes of indexes of sealed segments kept in memory.
 const LOADED_INDEX_BYTES_MAX: usize = 16 << 20;
@@ -133,6 +133,11 @@ impl<E: Environment> Shard<E> {
         growth == 0 || self.tail_bytes.get() + growth as u64 <= self.config.tail_cache_bytes
     }
 
+    /// Whether others wait for memory: who needs some waits behind them.
+    pub fn has_memory_line(&self) -> bool {
+        !self.memory_line.is_free()
+    }
+
     /// Whether tails hold more than the budget, or somebody waits for memory.
     pub fn over_budget(&self) -> bool {
         self.short_of_memory.get() > 0
@@ -173,13 +178,13 @@ impl<E: Environment> Shard<E> {
     }
 
     /// Frees memory that is written behind, or has dirty logs written, until tails may grow by `growth` bytes. First come, first served: only the first in
-    /// line looks for something to free.
+    /// line looks for something to free, and nobody takes what it has found as long as it holds the turn that it is given.
     ///
     /// What is dirty can be written behind only once it is flushed, so the journal's progress is waited for as well.
-    pub async fn wait_for_memory(&self, growth: usize, waiting: &Log<E>) {
+    pub async fn wait_for_memory(&self, growth: usize, waiting: &Log<E>) -> Turn<'_> {
         self.short_of_memory.set(self.short_of_memory.get() + 1);
         let _counted = Waiting(self);
-        let _turn = self.memory_line.enter().await;
+        let turn = self.memory_line.enter().await;
         let mut changed_memory = true;
         loop {
             let changed = self.memory_changed.next();
@@ -196,15 +201,18 @@ impl<E: Environment> Shard<E> {
             }
             let nothing_else = self.tail_bytes.get() <= CHUNK_BYTES_MIN as u64;
             if self.has_memory(growth) || nothing_else || self.stopping.get() {
-                return;
+                return turn;
             }
             self.queue_dirty();
             changed_memory = matches!(select(pin!(changed), pin!(flushed)).await, Either::Left(_));
         }
     }
 
-    /// Has everything written behind that can be.
+    /// Has everything written behind that can be, unless there is still something in line.
     fn queue_dirty(&self) {
+        if !self.to_write.borrow().is_empty() {
+            return;
+        }
         for log in self.all_logs() {
             if log.has_unwritten() {
                 self.queue_write_behind(&log);
@@ -215,6 +223,9 @@ impl<E: Environment> Shard<E> {
     /// Lets go of what is clean, coldest log first, until `growth` more bytes fit, and some more so that it need not be done for every chunk: chunks, then all but the
     /// blocks that logs go on in, then, only as far as needed, these. The log that waits keeps the block it is about to append to.
     fn evict_clean(&self, growth: usize, waiting: &Log<E>) {
+        for log in self.all_logs() {
+            log.release_if_closed();
+        }
         let target = growth + (self.config.tail_cache_bytes / 32) as usize;
         let mut logs: Vec<(u64, Rc<Log<E>>)> = self
             .all_logs()
@@ -236,8 +247,12 @@ impl<E: Environment> Shard<E> {
                 }
             }
         }
-        if !self.has_memory(growth) {
-            waiting.release_memory(LetGo::Everything);
+    }
+
+    /// A log answers no more: what it holds in memory is of no use to anybody, and may be what others wait for.
+    pub fn log_closed(&self) {
+        if self.is_short_of_memory() {
+            self.memory_changed.happen();
         }
     }
 

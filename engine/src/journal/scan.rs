@@ -449,6 +449,11 @@ pub(crate) struct Window {
 }
 
 impl Window {
+    /// What it holds of the file: entries given out are slices of it.
+    pub fn held(&self) -> &Bytes {
+        &self.bytes
+    }
+
     /// The bytes of the file from `position` on, at least `len` of them where the file has so many.
     async fn at<E: Environment>(
         &mut self,

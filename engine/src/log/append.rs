@@ -120,11 +120,13 @@ impl<E: Environment> Log<E> {
         } else {
             Some(self.appending.enter().await)
         };
+        let mut memory = None;
         loop {
-            let wait = match self.try_append(&incoming, given_offset)? {
+            let wait = match self.try_append(&incoming, given_offset, memory.is_some())? {
                 Ok(appended) => return Ok(appended),
                 Err(wait) => wait,
             };
+            memory = None;
             if turn.is_none() {
                 turn = Some(self.appending.enter().await);
             }
@@ -134,8 +136,8 @@ impl<E: Environment> Log<E> {
                         .await?
                 }
                 Wait::Memory(bytes) => {
-                    let memory = self.shard.wait_for_memory(bytes, self);
-                    self.while_open(memory).await?;
+                    let turn = self.shard.wait_for_memory(bytes, self);
+                    memory = Some(self.while_open(turn).await?);
                 }
                 Wait::Journal(length, pieces) => {
                     let journal = self.shard.journal();
@@ -148,7 +150,7 @@ impl<E: Environment> Log<E> {
     }
 
     /// Waits for something, but no longer than the log answers: what it waits for may never come, and its turn is needed.
-    async fn while_open<T>(&self, wait: impl Future<Output = T>) -> Result<T, LogError> {
+    pub(super) async fn while_open<T>(&self, wait: impl Future<Output = T>) -> Result<T, LogError> {
         let wait = std::pin::pin!(wait);
         let closed = std::pin::pin!(self.flush.wait_visible(i64::MAX));
         match select(wait, closed).await {
@@ -160,11 +162,12 @@ impl<E: Environment> Log<E> {
         }
     }
 
-    /// Appends if nothing has to be waited for; runs to its end without yielding.
+    /// Appends if nothing has to be waited for; runs to its end without yielding. With `first_for_memory` nobody is before it in line for memory.
     fn try_append(
         &self,
         incoming: &Incoming<'_>,
         given_offset: Option<i64>,
+        first_for_memory: bool,
     ) -> Result<Result<Appended, Wait>, AppendError> {
         self.check_online()?;
         self.check_staying()?;
@@ -229,7 +232,8 @@ impl<E: Environment> Log<E> {
                 limit: self.shard.config.tail_cache_bytes,
             });
         }
-        if !self.shard.has_memory(growth) {
+        let overtakes = growth > 0 && !first_for_memory && self.shard.has_memory_line();
+        if overtakes || !self.shard.has_memory(growth) {
             return Ok(Err(Wait::Memory(growth)));
         }
         let pieces = state.tail.pieces_for(length);

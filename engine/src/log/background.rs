@@ -111,6 +111,10 @@ impl<E: Environment> Log<E> {
 
     async fn write_step(&self, base: i64, from: u64, to: u64) -> io::Result<()> {
         let file = self.open_segment(base).await?;
+        if let Some(reason) = self.flush.closed() {
+            // Its tail may be gone.
+            return Err(io::Error::other(reason.to_string()));
+        }
         let pieces = {
             let state = self.state.borrow();
             let size = state.segments.get(&base).map_or(0, |segment| segment.size);
@@ -163,6 +167,16 @@ impl<E: Environment> Log<E> {
             self.shard.file_opened();
         }
         Ok(file)
+    }
+
+    /// Gives back all memory when the log answers no more.
+    pub(crate) fn release_if_closed(&self) {
+        let mut state = self.state.borrow_mut();
+        let freed = state.tail.capacity();
+        if freed > 0 && self.flush.closed().is_some() {
+            state.tail.clear();
+            self.shard.memory_freed(freed);
+        }
     }
 
     /// Gives back what is written behind, as much as `what` allows; of whole chunks only while the shard holds too much.

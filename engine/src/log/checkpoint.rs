@@ -64,12 +64,8 @@ impl<E: Environment> Log<E> {
     pub(crate) fn evictable_since(&self) -> Option<u64> {
         let state = self.state.borrow();
         (state.tail.capacity() > 0).then(|| {
-            state
-                .segments
-                .values()
-                .map(|segment| segment.used)
-                .max()
-                .unwrap_or(0)
+            let active = state.segments.last_key_value();
+            active.map_or(0, |(_, segment)| segment.used)
         })
     }
 

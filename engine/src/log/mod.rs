@@ -286,6 +286,7 @@ impl<E: Environment> Log<E> {
             log: self.topic_partition.to_string(),
             reason: reason.into(),
         });
+        self.shard.log_closed();
     }
 
     pub(crate) fn check_online(&self) -> Result<(), LogError> {

@@ -352,6 +352,8 @@ impl<E: Environment> Log<E> {
                 .map_err(|error| error.to_string())?;
         }
         let length = header.size();
+        // Held until the batch is in: nobody else takes what was freed for it.
+        let mut memory = None;
         loop {
             self.warm_up().await.map_err(|error| error.to_string())?;
             if self.must_reserve(&self.state.borrow(), length) {
@@ -370,7 +372,13 @@ impl<E: Environment> Log<E> {
                     if !self.shard.has_memory(growth)
                         && self.shard.tail_bytes() > CHUNK_BYTES_MIN as u64 =>
                 {
-                    self.shard.wait_for_memory(growth, self).await;
+                    drop(memory.take());
+                    let turn = self.shard.wait_for_memory(growth, self);
+                    memory = Some(
+                        self.while_open(turn)
+                            .await
+                            .map_err(|error| error.to_string())?,
+                    );
                 }
                 Some(_) => break,
                 // Its last block was let go meanwhile.
