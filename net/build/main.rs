@@ -1,7 +1,8 @@
 //! Generates the message types from `messages/`, in the notation of `messages/README.md`.
 //!
-//! Emits four files that `src/` includes: `messages.rs` (one module per API), `api.rs` (the API keys and the table),
-//! `request.rs` (the enums over all requests and responses) and `metadata.rs` (the records of the metadata log).
+//! Emits five files that `src/` includes: `messages.rs` (one module per API), `api.rs` (the API keys and the table),
+//! `request.rs` (the enums over all requests and responses), `metadata.rs` (the records of the metadata log) and `coordinators.rs` (keys and values
+//! of what the coordinators store).
 
 mod arbitrary;
 mod context;
@@ -40,6 +41,12 @@ fn main() {
     let mut metadata = uses(&records) + &structs(&records);
     metadata.push_str(&tables::metadata_record(&records));
     write(&out.join("metadata.rs"), &metadata);
+
+    let stored = files(&messages.join("coordinators"));
+    write(
+        &out.join("coordinators.rs"),
+        &(uses(&stored) + &structs(&stored)),
+    );
 }
 
 fn var(name: &str) -> String {

@@ -8,6 +8,7 @@ pub mod api;
 #[cfg(feature = "arbitrary")]
 pub mod arbitrary;
 pub mod codec;
+pub mod coordinators;
 pub mod error_code;
 pub mod frame;
 pub mod header;

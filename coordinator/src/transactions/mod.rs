@@ -1,0 +1,1 @@
+//! Transactions: the state of one partition of `__transaction_state`.
