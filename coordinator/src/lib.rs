@@ -7,8 +7,10 @@
 
 pub mod command;
 pub mod groups;
+pub mod partition;
 pub mod record;
 pub mod transactions;
 
 pub use command::{Caller, Commands, Now, Token};
+pub use partition::partition_for;
 pub use record::Record;

@@ -1,0 +1,140 @@
+//! Work over many groups or many offsets, done in steps that are bounded, so that no event holds up others or makes a batch that is too large.
+//!
+//! The first step is done with the event that asks for it. As long as work is left, a timer is due.
+
+use ringlog_net::messages::delete_groups::DeletableGroupResult;
+use ringlog_net::{ErrorCode, Str};
+
+use super::GroupCoordinator;
+use super::offsets::{OffsetKey, of_topic};
+use super::reply::GroupReply;
+use super::timers::TimerKey;
+use crate::{Commands, Now, Token};
+
+/// What is left to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Delete the offsets in a topic.
+    DeleteTopic {
+        topic: Str,
+        /// The group to go on with.
+        from: Option<Str>,
+    },
+    /// Delete a group with its offsets.
+    DeleteGroup {
+        group: Str,
+        /// Who waits for it.
+        token: Token,
+    },
+    /// Delete what is not needed any more.
+    Expire {
+        /// The group to go on with.
+        from: Option<Str>,
+    },
+}
+
+impl GroupCoordinator {
+    /// Does the first step of some work, and keeps the rest.
+    pub(super) fn start_work(&mut self, work: Work, now: Now, out: &mut Commands<GroupReply>) {
+        if let Some(rest) = self.step(work, now, out) {
+            self.work.push_back(rest);
+        }
+        self.arm_work_timer(now);
+    }
+
+    /// Does the next step of the work that is left.
+    pub(super) fn go_on_working(&mut self, now: Now, out: &mut Commands<GroupReply>) {
+        self.work_timer = None;
+        if let Some(work) = self.work.pop_front()
+            && let Some(rest) = self.step(work, now, out)
+        {
+            self.work.push_back(rest);
+        }
+        self.arm_work_timer(now);
+    }
+
+    fn arm_work_timer(&mut self, now: Now) {
+        if self.work_timer.is_none() && !self.work.is_empty() {
+            let deadline = now.monotonic_ms;
+            self.timers
+                .start(&mut self.work_timer, deadline, TimerKey::Work);
+        }
+    }
+
+    /// Does one step; returns what is left.
+    fn step(&mut self, work: Work, now: Now, out: &mut Commands<GroupReply>) -> Option<Work> {
+        match work {
+            Work::DeleteGroup { group, token } => {
+                let is_done = self.delete_group_step(&group, token, now, out);
+                (!is_done).then_some(Work::DeleteGroup { group, token })
+            }
+            Work::DeleteTopic { topic, from } => {
+                let next = self.each_group(from, |coordinator, group| {
+                    coordinator.delete_topic_step(group, &topic, out)
+                });
+                next.map(|from| Work::DeleteTopic {
+                    topic: topic.clone(),
+                    from: Some(from),
+                })
+            }
+            Work::Expire { from } => {
+                let next = self.each_group(from, |coordinator, group| {
+                    coordinator.expire_step(group, now, out)
+                });
+                next.map(|from| Work::Expire { from: Some(from) })
+            }
+        }
+    }
+
+    /// Does something with a bounded number of groups. Returns the group to go on with: the next one, or one that is not finished.
+    fn each_group(
+        &mut self,
+        from: Option<Str>,
+        mut handle: impl FnMut(&mut Self, &Str) -> bool,
+    ) -> Option<Str> {
+        let count = self.config.groups_per_call_max.max(1);
+        let from = from.unwrap_or_default();
+        let mut groups: Vec<Str> = self
+            .groups
+            .range(from..)
+            .take(count + 1)
+            .map(|(id, _)| id.clone())
+            .collect();
+        let next = (groups.len() > count).then(|| groups.pop()).flatten();
+        for group in groups {
+            if !handle(self, &group) {
+                return Some(group);
+            }
+        }
+        next
+    }
+
+    /// Deletes a group's offsets in a topic; says whether that were all of them.
+    fn delete_topic_step(
+        &mut self,
+        group_id: &Str,
+        topic: &Str,
+        out: &mut Commands<GroupReply>,
+    ) -> bool {
+        let Some(group) = self.groups.get(group_id) else {
+            return true;
+        };
+        let committed = of_topic(&group.offsets, topic).map(|(key, _)| key);
+        let unstable = of_topic(&group.unstable, topic).map(|(key, _)| key);
+        let keys: Vec<OffsetKey> = committed.chain(unstable).cloned().collect();
+        self.remove_offsets(group_id, keys, out)
+    }
+
+    /// Answers those who wait for work that will not be done here.
+    pub(super) fn refuse_waiting_work(&mut self, out: &mut Commands<GroupReply>) {
+        for work in std::mem::take(&mut self.work) {
+            if let Work::DeleteGroup { group, token } = work {
+                let reply = DeletableGroupResult {
+                    group_id: group,
+                    error_code: ErrorCode::NOT_COORDINATOR,
+                };
+                out.reply(token, reply);
+            }
+        }
+    }
+}
