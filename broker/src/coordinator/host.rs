@@ -390,12 +390,12 @@ impl<M: Machine> Host<M> {
             match deadline {
                 None => {
                     drop(shard);
-                    drop(changed.await);
+                    let _ = changed.await;
                 }
                 Some(at) if at > now => {
                     let sleep = shard.environment.sleep(Duration::from_millis(at - now));
                     drop(shard);
-                    drop(select(pin!(sleep), changed).await);
+                    let _ = select(pin!(sleep), changed).await;
                 }
                 Some(_) => self.happen(|machine, now, output| machine.on_timeout(now, output)),
             }

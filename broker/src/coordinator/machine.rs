@@ -29,14 +29,14 @@ pub enum Replayed {
 }
 
 /// What an event brings about: see [`Commands`], and what else is to be done once its records are durable.
-pub struct Output<M: Machine + ?Sized> {
+pub struct Output<M: Machine> {
     /// Records and answers.
     pub commands: Commands<M::Reply>,
     /// What else.
     pub effects: Vec<M::Effect>,
 }
 
-impl<M: Machine + ?Sized> Default for Output<M> {
+impl<M: Machine> Default for Output<M> {
     fn default() -> Self {
         Self {
             commands: Commands::default(),

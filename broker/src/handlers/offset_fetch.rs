@@ -198,6 +198,5 @@ fn refused(group: &OffsetFetchRequestGroup, error_code: ErrorCode) -> OffsetFetc
         group_id: group.group_id.detached(),
         topics: Vec::new(),
         error_code,
-        ..OffsetFetchResponseGroup::default()
     }
 }
