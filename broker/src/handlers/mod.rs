@@ -25,6 +25,8 @@ pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod partition;
 pub mod produce;
+pub mod transactional_produce;
+pub mod write_txn_markers;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -92,6 +94,7 @@ serve! {
     CreatePartitions => create_partitions,
     IncrementalAlterConfigs => incremental_alter_configs,
     DescribeCluster => describe_cluster,
+    WriteTxnMarkers => write_txn_markers,
     DescribeProducers => describe_producers,
     ListConfigResources => list_config_resources,
     DescribeTopicPartitions => describe_topic_partitions,

@@ -375,13 +375,7 @@ impl<E: Environment> Log<E> {
                 state.marks.push_back((mark, next_offset));
             }
         }
-        self.note_batch(
-            state,
-            &header,
-            at.position,
-            incoming.event.as_ref(),
-            now_ms,
-        );
+        self.note_batch(state, &header, at.position, incoming.event.as_ref(), now_ms);
         if let Some(event) = &incoming.event {
             note_verified(&mut state.verifications, event);
         }
@@ -424,10 +418,9 @@ fn check_producer<E: Environment>(
             .check_marker(marker, version)
             .map(|()| SequenceCheck::Fresh),
         (ProducerEvent::Records(_), Origin::Marker(_) | Origin::Leader)
-        | (
-            ProducerEvent::Marker(_),
-            Origin::Client(_) | Origin::Coordinator(_) | Origin::Leader,
-        ) => Ok(SequenceCheck::Fresh),
+        | (ProducerEvent::Marker(_), Origin::Client(_) | Origin::Coordinator(_) | Origin::Leader) => {
+            Ok(SequenceCheck::Fresh)
+        }
     }
 }
 

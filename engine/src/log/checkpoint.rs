@@ -179,11 +179,10 @@ impl<E: Environment> Log<E> {
                         Err(error) => return Err(io::Error::other(error)),
                     }
                     let entries = indexes.entry_counts();
-                    (complete || segment.durable_index_entries != Some(entries))
-                        .then(|| {
-                            let older = segment.has_transaction_file;
-                            (entries, EncodedIndexes::of(indexes, older))
-                        })
+                    (complete || segment.durable_index_entries != Some(entries)).then(|| {
+                        let older = segment.has_transaction_file;
+                        (entries, EncodedIndexes::of(indexes, older))
+                    })
                 }
                 None => None,
             }

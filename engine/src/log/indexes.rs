@@ -94,8 +94,8 @@ impl<E: Environment> Log<E> {
         };
         let used = self.shard.tick();
         let read = read_indexes(&self.shard.env, &self.path(), base, settings).await;
-        let stored = read
-            .map_err(|error| ReadError::Log(self.storage_error("reading an index", &error)))?;
+        let stored =
+            read.map_err(|error| ReadError::Log(self.storage_error("reading an index", &error)))?;
         if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
             segment.has_transaction_file |= stored.has_transaction_file;
         }

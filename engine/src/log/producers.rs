@@ -102,8 +102,7 @@ impl<E: Environment> Log<E> {
                 .segments
                 .first_key_value()
                 .map_or(limit, |(base, _)| *base);
-            let usable =
-                |offset: &i64| *offset <= limit && (*offset >= first || *offset == limit);
+            let usable = |offset: &i64| *offset <= limit && (*offset >= first || *offset == limit);
             let newest_first = state.snapshots.iter().rev().copied();
             newest_first.filter(usable).collect()
         };

@@ -187,8 +187,7 @@ impl<E: Environment> Log<E> {
             let mut state = self.state.borrow_mut();
             let config = state.config.clone();
             let before = state.segments.get(&base);
-            let has_transaction_file =
-                before.is_some_and(|segment| segment.has_transaction_file);
+            let has_transaction_file = before.is_some_and(|segment| segment.has_transaction_file);
             state.segments.insert(
                 base,
                 Segment {
@@ -323,13 +322,7 @@ impl<E: Environment> Log<E> {
         let before = state.tail.capacity();
         state.tail.append(&self.shard.pool, at, &[], batch);
         self.shard.memory_taken(state.tail.capacity() - before);
-        self.note_batch(
-            state,
-            header,
-            at.position,
-            event.as_ref(),
-            self.now_ms(),
-        );
+        self.note_batch(state, header, at.position, event.as_ref(), self.now_ms());
         let end = state.end();
         match state.marks.back_mut() {
             Some((last, needed_to)) if Rc::ptr_eq(last, mark) => *needed_to = state.next_offset,

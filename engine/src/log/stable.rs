@@ -161,10 +161,10 @@ impl<E: Environment> Log<E> {
         from_offset: i64,
         upto_offset: i64,
     ) -> Result<Vec<(i64, i64)>, ReadError> {
-        let mut found = Vec::new();
         if from_offset >= upto_offset {
-            return Ok(found);
+            return Ok(Vec::new());
         }
+        let mut found = Vec::new();
         let mut base = {
             let state = self.state.borrow();
             state

@@ -155,12 +155,7 @@ impl ProducerStates {
     /// Remembers a batch that was appended with `last_offset`; also used, without [`ProducerStates::check`], for batches of a leader and when a log is read back.
     ///
     /// `now_ms`: a clock that does not jump, in ms; expiry counts from here. Frees at most a few expired entries on the way. Returns the batch's first offset where it begins a transaction.
-    pub fn record(
-        &mut self,
-        batch: &ProducerBatch,
-        last_offset: i64,
-        now_ms: i64,
-    ) -> Option<i64> {
+    pub fn record(&mut self, batch: &ProducerBatch, last_offset: i64, now_ms: i64) -> Option<i64> {
         self.expire(now_ms, 2);
         let index = self.entry_for(batch.producer_id, batch.producer_epoch, now_ms);
         let entry = &mut self.entries[index as usize];

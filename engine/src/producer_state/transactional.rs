@@ -160,7 +160,11 @@ fn check_verified(
 
 impl Verifications {
     /// What a verification remembers of sequences: none after one that waits to be sent again, and with epoch bumps none but 0 where nothing was appended in the epoch.
-    fn check_sequence(&self, batch: &ProducerBatch, has_batches: bool) -> Result<(), SequenceError> {
+    fn check_sequence(
+        &self,
+        batch: &ProducerBatch,
+        has_batches: bool,
+    ) -> Result<(), SequenceError> {
         let Some((lowest, supports_epoch_bump)) = self.sequence_of(batch.producer_id) else {
             return Ok(());
         };

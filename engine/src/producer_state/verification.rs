@@ -52,9 +52,8 @@ impl Verifications {
             return Ok(entry.guard);
         }
         if self.by_producer.len() >= limits.producers_max as usize {
-            let is_young = |entry: &Entry| {
-                now_ms.saturating_sub(entry.began_ms) < limits.expiration_ms
-            };
+            let is_young =
+                |entry: &Entry| now_ms.saturating_sub(entry.began_ms) < limits.expiration_ms;
             self.by_producer.retain(|_, entry| is_young(entry));
         }
         if self.by_producer.len() >= limits.producers_max as usize {
@@ -97,9 +96,7 @@ impl Verifications {
         let next_transaction = self
             .by_producer
             .get(&marker.producer_id)
-            .is_some_and(|entry| {
-                entry.supports_epoch_bump && entry.epoch == marker.producer_epoch
-            });
+            .is_some_and(|entry| entry.supports_epoch_bump && entry.epoch == marker.producer_epoch);
         if !next_transaction {
             self.by_producer.remove(&marker.producer_id);
         }
