@@ -164,6 +164,13 @@ pub const BROKER: &[Key] = &[
     key("offsets.topic.num.partitions", INT_1, "50", ReadOnly, High, "Partitions of `__consumer_offsets`, over which groups are spread; fixed once the topic is there."),
     key("offsets.topic.replication.factor", Kind::Int { min: 1, max: 32_767, }, "3", ReadOnly, High, "Replicas of `__consumer_offsets`; as many as there are brokers when those are fewer."),
     key("offsets.topic.segment.bytes", Kind::Int { min: 1024, max: MAX, }, "104857600", ReadOnly, High, "`segment.bytes` of `__consumer_offsets` when it is made."),
+    // Transactions.
+    key("transaction.max.timeout.ms", INT_1, "900000", ReadOnly, High, "Longest time that a producer may ask for before its open transaction is aborted."),
+    key("transaction.remove.expired.transaction.cleanup.interval.ms", INT_1, "3600000", ReadOnly, Low, "How often transactional ids that have expired are looked for."),
+    key("transaction.state.log.num.partitions", INT_1, "50", ReadOnly, High, "Partitions of `__transaction_state`, over which transactional ids are spread; fixed once the topic is there."),
+    key("transaction.state.log.replication.factor", Kind::Int { min: 1, max: 32_767, }, "3", ReadOnly, High, "Replicas of `__transaction_state`; as many as there are brokers when those are fewer."),
+    key("transaction.state.log.segment.bytes", Kind::Int { min: 1024, max: MAX, }, "104857600", ReadOnly, High, "`segment.bytes` of `__transaction_state` when it is made."),
+    key("transactional.id.expiration.ms", INT_1, "604800000", ReadOnly, High, "A transactional id that is not used is forgotten after this long."),
     // Connections and requests.
     key("connections.max.idle.ms", LONG_M1, "600000", ReadOnly, Medium, "A connection without a request for this long is closed; -1: never."),
     key("fetch.max.bytes", Kind::Int { min: 1024, max: MAX, }, "57671680", ReadOnly, Medium, "Most bytes that one fetch is answered with, beyond its first batch."),

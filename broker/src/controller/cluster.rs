@@ -12,14 +12,32 @@ use ringlog_net::{ErrorCode, Str, Uuid};
 use super::image::Endpoint;
 use super::{Controller, Decision, Refusal};
 
-/// The level of `metadata.version` that the records written here belong to: Kafka 4.3's (4.3-IV0).
-pub const METADATA_VERSION: i16 = 30;
-/// The oldest level that Kafka 4 still reads (3.3-IV3).
-pub const METADATA_VERSION_MIN: i16 = 7;
-/// Name of the feature.
-const METADATA_VERSION_FEATURE: &str = "metadata.version";
-/// Feature levels that a new cluster starts with. Features that no API here stands behind stay out: clients act on them.
-const FEATURES: &[(&str, i16)] = &[(METADATA_VERSION_FEATURE, METADATA_VERSION)];
+/// A feature whose level the cluster agrees on (KIP-584). Clients act on it, so one stands here only once its APIs work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// Kafka's name.
+    pub name: &'static str,
+    /// The lowest level that this version works with.
+    pub min: i16,
+    /// The highest, which a new cluster starts with, and an older one gets with its first start that knows the feature.
+    pub max: i16,
+}
+
+/// The features there are.
+pub const FEATURES: &[Feature] = &[
+    // The records written here are Kafka 4.3's (4.3-IV0); Kafka 4 still reads those of 3.3-IV3.
+    Feature {
+        name: "metadata.version",
+        min: 7,
+        max: 30,
+    },
+    // 2: a producer's epoch rises with each transaction, and Produce adds partitions (KIP-890).
+    Feature {
+        name: "transaction.version",
+        min: 0,
+        max: 2,
+    },
+];
 /// Kafka's number of the plaintext protocol.
 const PLAINTEXT: i16 = 0;
 /// Elections in one batch.
@@ -44,11 +62,12 @@ pub struct Registration {
 
 /// The feature levels that this version works with, as registrations tell them.
 pub(super) fn supported_features() -> Vec<BrokerFeature> {
-    vec![BrokerFeature {
-        name: Str::from_static(METADATA_VERSION_FEATURE),
-        min_supported_version: METADATA_VERSION_MIN,
-        max_supported_version: METADATA_VERSION,
-    }]
+    let each = FEATURES.iter().map(|feature| BrokerFeature {
+        name: Str::from_static(feature.name),
+        min_supported_version: feature.min,
+        max_supported_version: feature.max,
+    });
+    each.collect()
 }
 
 impl Controller {
@@ -56,12 +75,12 @@ impl Controller {
     pub fn bootstrap(&self) -> Vec<MetadataRecord> {
         let missing = FEATURES
             .iter()
-            .filter(|(name, _)| !self.image.finalized_features().contains_key(*name));
+            .filter(|feature| !self.image.finalized_features().contains_key(feature.name));
         missing
-            .map(|&(name, feature_level)| {
+            .map(|feature| {
                 MetadataRecord::FeatureLevel(FeatureLevelRecord {
-                    name: Str::from_static(name),
-                    feature_level,
+                    name: Str::from_static(feature.name),
+                    feature_level: feature.max,
                 })
             })
             .collect()

@@ -22,7 +22,7 @@ use ringlog_net::metadata::MetadataRecord;
 use ringlog_net::{ErrorCode, Str, Uuid};
 
 pub use self::apply::{ApplyError, Delta, ImageBuilder};
-pub use self::cluster::{METADATA_VERSION, METADATA_VERSION_MIN, Registration};
+pub use self::cluster::{FEATURES, Registration};
 pub use self::image::Image;
 use crate::config::BrokerConfig;
 

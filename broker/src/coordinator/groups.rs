@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use ringlog_coordinator::groups::{GroupConfig, GroupCoordinator, GroupReply};
 use ringlog_coordinator::{Caller, Commands, Now};
-use ringlog_net::{ErrorCode, Str};
+use ringlog_net::{ErrorCode, Str, Uuid};
 
 use super::Coordinators;
 use super::host::{Asker, Host};
@@ -119,6 +119,13 @@ impl RequestContext {
 }
 
 impl Coordinators {
+    /// The coordinator that keeps its state in this partition, if it is one of `__consumer_offsets`.
+    pub fn group_at(&self, topic_id: Uuid, partition: i32) -> Option<Rc<Host<GroupCoordinator>>> {
+        let groups = self.groups.borrow();
+        let host = groups.get(&partition)?;
+        (host.place().topic_id == topic_id).then(|| host.clone())
+    }
+
     /// The coordinator of a partition of `__consumer_offsets`.
     ///
     /// # Errors

@@ -12,14 +12,16 @@ use std::time::Duration;
 
 use futures_util::future::select;
 use ringlog_coordinator::{Caller, Now, Record, Token};
-use ringlog_engine::batch::{Attributes, BatchBuilder};
+use ringlog_engine::batch::{Attributes, BatchBuilder, EndTransactionMarker, NO_SEQUENCE};
 use ringlog_engine::environment::Environment as _;
+use ringlog_engine::producer_state::VerificationGuard;
 use ringlog_net::{ErrorCode, Str, Uuid};
 use tokio::sync::oneshot;
 
 use super::load::load;
-use super::machine::{Machine, Output};
+use super::machine::{Machine, Output, Replayed};
 use crate::connection::signal::{Changed, Signal};
+use crate::shard::append::outcome_of;
 use crate::shard::runtime::spawn;
 use crate::shard::{Log, Shard};
 
@@ -37,6 +39,19 @@ pub struct Asker {
     pub client_id: Str,
     /// The client's address as Kafka writes it.
     pub client_host: Str,
+}
+
+impl Asker {
+    fn caller(self, token: Token, now: Now, fresh_id: Uuid) -> Caller {
+        Caller {
+            token,
+            now,
+            version: self.version,
+            client_id: self.client_id,
+            client_host: self.client_host,
+            fresh_id,
+        }
+    }
 }
 
 /// A partition of an internal topic, with the epoch in which this broker leads it.
@@ -57,9 +72,34 @@ enum Phase<M> {
     Resigned,
 }
 
-/// An event whose records are to be written.
-struct Event<M: Machine> {
-    output: Output<M>,
+/// A request that must not change the state unless its records will be taken by the log.
+type InTransaction<M> = Box<dyn FnOnce(&mut M, Now, Uuid, &mut Output<M>)>;
+
+/// What waits for its turn to be written.
+enum Event<M: Machine> {
+    /// The state has changed: its records and what follows from them.
+    Changed(Output<M>),
+    /// A request whose records belong to a producer's transaction. The log may refuse them, so the state changes only in its turn.
+    InTransaction {
+        token: Token,
+        producer: (i64, i16),
+        guard: Option<VerificationGuard>,
+        act: InTransaction<M>,
+    },
+    /// The end of a producer's transaction.
+    Marker {
+        marker: EndTransactionMarker,
+        transaction_version: i8,
+        done: oneshot::Sender<ErrorCode>,
+    },
+}
+
+/// What is written next.
+enum Turn<M: Machine> {
+    /// Events whose records become one batch.
+    Batch(Vec<Output<M>>, Vec<Record>),
+    /// Any other event, alone.
+    Alone(Event<M>),
 }
 
 /// One partition's coordinator.
@@ -70,7 +110,7 @@ pub struct Host<M: Machine> {
     make: Box<dyn Fn() -> M>,
     phase: RefCell<Phase<M>>,
     tokens: Cell<u64>,
-    waiting: RefCell<HashMap<Token, oneshot::Sender<M::Reply>>>,
+    waiting: RefCell<HashMap<Token, oneshot::Sender<Result<M::Reply, ErrorCode>>>>,
     queue: RefCell<VecDeque<Event<M>>>,
     writing: Cell<bool>,
     /// The deadline that the clock's task waits for.
@@ -120,6 +160,16 @@ impl<M: Machine> Host<M> {
         self.place
     }
 
+    /// The shard that it lives on; none when that ends.
+    pub fn shard(&self) -> Option<Rc<Shard>> {
+        self.shard.upgrade()
+    }
+
+    /// Whether it was given up.
+    pub fn is_resigned(&self) -> bool {
+        self.resigned.is_raised()
+    }
+
     /// Hands a request to the machine and waits for its answer.
     ///
     /// # Errors
@@ -129,25 +179,74 @@ impl<M: Machine> Host<M> {
         asker: Asker,
         act: impl FnOnce(&mut M, &Caller, &mut Output<M>),
     ) -> Result<M::Reply, ErrorCode> {
+        let (token, answer) = self.expect_answer();
+        let _waiting = Waiting(self, token);
+        self.step(|machine, now, fresh_id, output| {
+            let caller = asker.caller(token, now, fresh_id);
+            act(machine, &caller, output);
+        })?;
+        answer
+            .await
+            .unwrap_or(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE))
+    }
+
+    /// As [`Self::call`], for a request whose records belong to a producer's transaction: nothing happens unless the log takes them.
+    ///
+    /// # Errors
+    /// As [`Self::call`], and why the log does not take records of that producer.
+    pub async fn call_in_transaction(
+        self: &Rc<Self>,
+        asker: Asker,
+        producer: (i64, i16),
+        guard: Option<VerificationGuard>,
+        act: impl FnOnce(&mut M, &Caller, &mut Output<M>) + 'static,
+    ) -> Result<M::Reply, ErrorCode> {
+        self.look(|_| ())?;
+        let (token, answer) = self.expect_answer();
+        let _waiting = Waiting(self, token);
+        self.enqueue(Event::InTransaction {
+            token,
+            producer,
+            guard,
+            act: Box::new(move |machine, now, fresh_id, output| {
+                let caller = asker.caller(token, now, fresh_id);
+                act(machine, &caller, output);
+            }),
+        });
+        answer
+            .await
+            .unwrap_or(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE))
+    }
+
+    /// Ends a producer's transaction in this partition, in its turn; resolves when the marker is durable and the state knows.
+    pub async fn mark(
+        self: &Rc<Self>,
+        marker: EndTransactionMarker,
+        transaction_version: i8,
+    ) -> ErrorCode {
+        if let Err(error) = self.look(|_| ()) {
+            return error;
+        }
+        let (done, answer) = oneshot::channel();
+        self.enqueue(Event::Marker {
+            marker,
+            transaction_version,
+            done,
+        });
+        answer.await.unwrap_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)
+    }
+
+    /// The log, for whoever has to ask it something before a call.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    fn expect_answer(&self) -> (Token, oneshot::Receiver<Result<M::Reply, ErrorCode>>) {
         let token = Token(self.tokens.get());
         self.tokens.set(token.0 + 1);
         let (sender, receiver) = oneshot::channel();
-        let waiting = Waiting(self, token);
         self.waiting.borrow_mut().insert(token, sender);
-        self.step(|machine, now, fresh_id, output| {
-            let caller = Caller {
-                token,
-                now,
-                version: asker.version,
-                client_id: asker.client_id,
-                client_host: asker.client_host,
-                fresh_id,
-            };
-            act(machine, &caller, output);
-        })?;
-        let answer = receiver.await;
-        drop(waiting);
-        answer.map_err(|_| ErrorCode::COORDINATOR_NOT_AVAILABLE)
+        (token, receiver)
     }
 
     /// Looks something up in the state as it is now, which may be ahead of what is durable.
@@ -176,15 +275,8 @@ impl<M: Machine> Host<M> {
             let mut output = Output::default();
             machine.resign(&mut output);
             for (token, reply) in output.commands.replies {
-                self.answer(token, reply);
+                self.answer(token, Ok(reply));
             }
-        }
-    }
-
-    fn now(&self, shard: &Shard) -> Now {
-        Now {
-            monotonic_ms: shard.environment.now() / 1000,
-            wall_ms: shard.environment.wall_clock_ms(),
         }
     }
 
@@ -201,7 +293,7 @@ impl<M: Machine> Host<M> {
                 Phase::Loading => return Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
                 Phase::Resigned => return Err(ErrorCode::NOT_COORDINATOR),
             };
-            act(machine, self.now(&shard), random_id(&shard), &mut output);
+            act(machine, now(&shard), random_id(&shard), &mut output);
             machine.next_deadline()
         };
         let sooner = match (next_deadline, self.armed.get()) {
@@ -213,6 +305,7 @@ impl<M: Machine> Host<M> {
             self.rearm.notify();
         }
         self.follow_up(output);
+        M::after_event(self);
         Ok(())
     }
 
@@ -222,7 +315,11 @@ impl<M: Machine> Host<M> {
         if output.commands.records.is_empty() && idle {
             return self.release(output);
         }
-        self.queue.borrow_mut().push_back(Event { output });
+        self.enqueue(Event::Changed(output));
+    }
+
+    fn enqueue(self: &Rc<Self>, event: Event<M>) {
+        self.queue.borrow_mut().push_back(event);
         if !self.writing.replace(true) {
             spawn("coordinator's writes", self.clone().write());
         }
@@ -230,14 +327,14 @@ impl<M: Machine> Host<M> {
 
     fn release(self: &Rc<Self>, output: Output<M>) {
         for (token, reply) in output.commands.replies {
-            self.answer(token, reply);
+            self.answer(token, Ok(reply));
         }
         for effect in output.effects {
             M::perform(self, effect);
         }
     }
 
-    fn answer(&self, token: Token, reply: M::Reply) {
+    fn answer(&self, token: Token, reply: Result<M::Reply, ErrorCode>) {
         // Who asked may have gone.
         if let Some(sender) = self.waiting.borrow_mut().remove(&token) {
             let _ = sender.send(reply);
@@ -245,72 +342,152 @@ impl<M: Machine> Host<M> {
     }
 
     async fn write(self: Rc<Self>) {
-        loop {
-            let (events, records, producer) = self.take();
-            if events.is_empty() {
-                break;
-            }
-            let written = match records.is_empty() {
-                true => Ok(()),
-                false => self.append(&records, producer).await,
+        while let Some(turn) = self.next_turn() {
+            let done = match turn {
+                Turn::Batch(outputs, records) => self.write_batch(outputs, &records).await,
+                Turn::Alone(Event::Marker {
+                    marker,
+                    transaction_version,
+                    done,
+                }) => self.write_marker(&marker, transaction_version, done).await,
+                Turn::Alone(Event::InTransaction {
+                    token,
+                    producer,
+                    guard,
+                    act,
+                }) => self.write_in_transaction(token, producer, guard, act).await,
+                Turn::Alone(Event::Changed(output)) => self.write_batch(vec![output], &[]).await,
             };
-            if let Err(reason) = written {
+            if let Err(reason) = done {
                 self.writing.set(false);
                 return self.lost(&reason);
-            }
-            for event in events {
-                self.release(event.output);
             }
         }
         self.writing.set(false);
     }
 
-    /// The events that the next batch is made of.
-    #[expect(
-        clippy::type_complexity,
-        reason = "three parts of one thing, taken apart at once by the only caller"
-    )]
-    fn take(&self) -> (Vec<Event<M>>, Vec<Record>, Option<(i64, i16)>) {
+    /// The events that are written next; as many as become one batch.
+    fn next_turn(&self) -> Option<Turn<M>> {
         let mut queue = self.queue.borrow_mut();
-        let (mut events, mut records) = (Vec::new(), Vec::new());
-        let mut producer = None;
+        let (mut outputs, mut records) = (Vec::new(), Vec::new());
         let mut bytes = 0;
-        while let Some(next) = queue.front() {
-            let commands = &next.output.commands;
-            if !commands.records.is_empty() {
-                let size: usize = commands.records.iter().map(size).sum();
-                let fits = bytes + size <= BATCH_BYTES && commands.producer == producer;
-                if !records.is_empty() && !fits {
-                    break;
+        loop {
+            let fits = match queue.front() {
+                Some(Event::Changed(output)) => {
+                    let more: usize = output.commands.records.iter().map(size).sum();
+                    bytes += more;
+                    records.is_empty() || bytes <= BATCH_BYTES
                 }
-                producer = commands.producer;
-                bytes += size;
-            }
-            let Some(mut event) = queue.pop_front() else {
-                break;
+                _ => false,
             };
-            records.append(&mut event.output.commands.records);
-            events.push(event);
+            match queue.pop_front_if(|_| fits) {
+                Some(Event::Changed(mut output)) => {
+                    records.append(&mut output.commands.records);
+                    outputs.push(output);
+                }
+                _ if outputs.is_empty() => return queue.pop_front().map(Turn::Alone),
+                _ => return Some(Turn::Batch(outputs, records)),
+            }
         }
-        (events, records, producer)
     }
 
-    async fn append(&self, records: &[Record], producer: Option<(i64, i16)>) -> Result<(), String> {
+    async fn write_batch(
+        self: &Rc<Self>,
+        outputs: Vec<Output<M>>,
+        records: &[Record],
+    ) -> Result<(), String> {
+        if !records.is_empty() {
+            self.append(records, None).await?;
+        }
+        for output in outputs {
+            self.release(output);
+        }
+        Ok(())
+    }
+
+    async fn write_in_transaction(
+        self: &Rc<Self>,
+        token: Token,
+        (producer_id, producer_epoch): (i64, i16),
+        guard: Option<VerificationGuard>,
+        act: InTransaction<M>,
+    ) -> Result<(), String> {
+        let shard = self.shard.upgrade().ok_or("the broker stops")?;
+        let allowed = self
+            .log
+            .check_from_coordinator(producer_id, producer_epoch, guard);
+        if let Err(error) = allowed {
+            self.answer(token, Err(ErrorCode(error.code())));
+            return Ok(());
+        }
+        let mut output = Output::default();
+        match &mut *self.phase.borrow_mut() {
+            Phase::Active(machine) => act(machine, now(&shard), random_id(&shard), &mut output),
+            Phase::Loading | Phase::Resigned => return Err("the state is gone".into()),
+        }
+        let records = std::mem::take(&mut output.commands.records);
+        if !records.is_empty() {
+            let producer = (producer_id, producer_epoch, guard);
+            self.append(&records, Some(producer)).await?;
+        }
+        self.release(output);
+        Ok(())
+    }
+
+    async fn write_marker(
+        self: &Rc<Self>,
+        marker: &EndTransactionMarker,
+        transaction_version: i8,
+        done: oneshot::Sender<ErrorCode>,
+    ) -> Result<(), String> {
+        let epoch = self.log.leader_epoch();
+        let code = match self
+            .log
+            .append_marker(marker, epoch, transaction_version)
+            .await
+        {
+            Ok(appended) => {
+                let flushed = self.log.flushed(appended.last_offset + 1).await;
+                flushed.map_err(|error| error.to_string())?;
+                if let Phase::Active(machine) = &mut *self.phase.borrow_mut() {
+                    machine.replay(Replayed::Marker {
+                        producer_id: marker.producer_id,
+                        committed: marker.committed,
+                    })?;
+                }
+                ErrorCode::NONE
+            }
+            // The state has not changed, so the log is not behind it.
+            Err(error) => outcome_of(&error).error,
+        };
+        // Whoever wanted it may have stopped.
+        let _ = done.send(code);
+        Ok(())
+    }
+
+    async fn append(
+        &self,
+        records: &[Record],
+        producer: Option<(i64, i16, Option<VerificationGuard>)>,
+    ) -> Result<(), String> {
         let shard = self.shard.upgrade().ok_or("the broker stops")?;
         let now_ms = shard.environment.wall_clock_ms();
         let mut builder = BatchBuilder::new();
-        if let Some((id, epoch)) = producer {
+        let mut guard = None;
+        if let Some((id, epoch, its_guard)) = producer {
+            guard = its_guard;
             builder = builder
-                .producer(id, epoch, ringlog_engine::batch::NO_SEQUENCE)
+                .producer(id, epoch, NO_SEQUENCE)
                 .attributes(Attributes::default().with_transactional(true));
         }
         for record in records {
             builder.push(now_ms, Some(&record.key), record.value.as_deref(), &[]);
         }
         let batch = builder.build().map_err(|error| error.to_string())?;
+        let epoch = self.log.leader_epoch();
         let appended = self
             .log
-            .append_internal(batch.into(), self.place.leader_epoch)
+            .append_from_coordinator(batch.into(), epoch, guard)
             .await
             .map_err(|error| error.to_string())?;
         let flushed = self.log.flushed(appended.last_offset + 1).await;
@@ -355,10 +532,11 @@ impl<M: Machine> Host<M> {
                         return;
                     }
                     let mut output = Output::default();
-                    machine.loaded(self.now(&shard), &mut output);
+                    machine.loaded(now(&shard), &mut output);
                     *self.phase.borrow_mut() = Phase::Active(machine);
                     self.rearm.notify();
-                    return self.follow_up(output);
+                    self.follow_up(output);
+                    return M::after_event(&self);
                 }
                 Err(reason) => {
                     if !std::mem::replace(&mut complained, true) {
@@ -378,7 +556,7 @@ impl<M: Machine> Host<M> {
                 return;
             };
             let deadline = self.look(M::next_deadline).unwrap_or(None);
-            let now = self.now(&shard).monotonic_ms;
+            let now = now(&shard).monotonic_ms;
             self.armed.set(deadline);
             // Looked at again after each notification.
             let mut first = true;
@@ -400,6 +578,14 @@ impl<M: Machine> Host<M> {
                 Some(_) => self.happen(|machine, now, output| machine.on_timeout(now, output)),
             }
         }
+    }
+}
+
+/// The time as coordinators are told it.
+pub fn now(shard: &Shard) -> Now {
+    Now {
+        monotonic_ms: shard.environment.now() / 1000,
+        wall_ms: shard.environment.wall_clock_ms(),
     }
 }
 

@@ -72,4 +72,7 @@ pub trait Machine: Sized + 'static {
 
     /// Does what an event brought about, now that its records are durable.
     fn perform(host: &Rc<Host<Self>>, effect: Self::Effect);
+
+    /// An event has happened: a look at whether the machine wants anything else.
+    fn after_event(_host: &Rc<Host<Self>>) {}
 }

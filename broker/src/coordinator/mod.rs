@@ -1,26 +1,29 @@
 //! Coordinators: state machines from `ringlog_coordinator`, each on the shard that owns the partition in which its state is kept.
 //!
 //! [`machine`] is what a host must know of its machine, [`host`] drives one, [`load`] brings back its state, [`topics`] finds and makes the internal topics.
-//! [`groups`] is the one for consumer groups. A request goes from its connection's shard to the owner of the partition as a job, and its answer comes back the same way.
+//! [`groups`] is the one for consumer groups, [`transactions`] the one for transactions and the writing of their markers. A request goes from its connection's shard to the owner of the partition as a job, and its answer comes back the same way.
 
 pub mod groups;
 pub mod host;
 mod load;
 pub mod machine;
 pub mod topics;
+pub mod transactions;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use ringlog_coordinator::groups::GroupCoordinator;
+use ringlog_coordinator::transactions::TransactionCoordinator;
 use ringlog_engine::environment::Environment as _;
 use ringlog_net::ErrorCode;
 
 use host::{Host, Place};
+use machine::Machine;
 use topics::Internal;
 
 use crate::controller::{Delta, Image};
@@ -31,8 +34,16 @@ use crate::shard::{Shard, ShardUnavailable};
 /// The coordinators of one shard.
 #[derive(Default)]
 pub struct Coordinators {
-    groups: RefCell<BTreeMap<i32, Rc<Host<GroupCoordinator>>>>,
+    groups: Hosts<GroupCoordinator>,
+    transactions: Hosts<TransactionCoordinator>,
+    /// Transactions whose markers are being written.
+    markers: RefCell<transactions::MarkersUnderWay>,
+    /// Partitions whose coordinator has asked for a producer id that is on its way.
+    fetching_id: RefCell<BTreeSet<i32>>,
 }
+
+/// Coordinators by partition.
+type Hosts<M> = RefCell<BTreeMap<i32, Rc<Host<M>>>>;
 
 impl Coordinators {
     /// Gives all of it up: whoever waits is answered.
@@ -40,6 +51,14 @@ impl Coordinators {
         for host in self.groups.take().into_values() {
             host.resign();
         }
+        for host in self.transactions.take().into_values() {
+            host.resign();
+        }
+    }
+
+    /// The coordinators of transactions here.
+    pub fn transactions(&self) -> Vec<Rc<Host<TransactionCoordinator>>> {
+        self.transactions.borrow().values().cloned().collect()
     }
 
     /// The coordinators of groups here.
@@ -51,35 +70,46 @@ impl Coordinators {
 impl Shard {
     /// Takes charge of the partitions of internal topics that this shard owns and this broker leads, and gives up those it no longer does.
     pub fn follow_coordinators(self: &Rc<Self>, image: &Image, delta: Option<&Delta>) {
+        let coordinators = &self.coordinators;
         let places = self.places(image, Internal::ConsumerOffsets);
-        let mut groups = self.coordinators.groups.borrow_mut();
-        groups.retain(|partition, host| {
-            let stays = places
-                .get(partition)
-                .is_some_and(|place| *place == host.place());
+        self.follow(&coordinators.groups, places, |_| {
+            let config = groups::config(&self.config);
+            move || GroupCoordinator::new(config.clone())
+        });
+        let places = self.places(image, Internal::TransactionState);
+        self.follow(&coordinators.transactions, places, |place| {
+            let config = transactions::config(&self.config);
+            move || TransactionCoordinator::new(config.clone(), place.leader_epoch)
+        });
+        for (_, name, _) in delta.iter().flat_map(|delta| &delta.deleted) {
+            for host in self.coordinators.groups() {
+                host.happen(|machine, now, output| {
+                    machine.on_topic_deleted(name, now, &mut output.commands);
+                });
+            }
+        }
+    }
+
+    fn follow<M: Machine, Make: Fn() -> M + 'static>(
+        self: &Rc<Self>,
+        hosts: &Hosts<M>,
+        places: BTreeMap<i32, Place>,
+        make: impl Fn(Place) -> Make,
+    ) {
+        let mut hosts = hosts.borrow_mut();
+        hosts.retain(|partition, host| {
+            let stays = places.get(partition) == Some(&host.place());
             if !stays {
                 host.resign();
             }
             stays
         });
         for (partition, place) in places {
-            if groups.contains_key(&partition) {
-                continue;
-            }
-            let Some(log) = self.log(place.topic_id, partition) else {
-                // It could not be opened; its clients are told that there is no coordinator.
-                continue;
-            };
-            let config = groups::config(&self.config);
-            let make = move || GroupCoordinator::new(config.clone());
-            groups.insert(partition, Host::start(self, place, log, make));
-        }
-        drop(groups);
-        for (_, name, _) in delta.iter().flat_map(|delta| &delta.deleted) {
-            for host in self.coordinators.groups() {
-                host.happen(|machine, now, output| {
-                    machine.on_topic_deleted(name, now, &mut output.commands);
-                });
+            // A log that could not be opened has no coordinator; clients are told so.
+            if let Some(log) = self.log(place.topic_id, partition)
+                && !hosts.contains_key(&partition)
+            {
+                hosts.insert(partition, Host::start(self, place, log, make(place)));
             }
         }
     }
@@ -104,21 +134,38 @@ impl Shard {
             .collect()
     }
 
-    /// Lets offsets and groups expire, again and again.
-    pub(crate) fn expire_offsets(self: &Rc<Self>) {
-        let interval_ms = self.config.number("offsets.retention.check.interval.ms");
+    /// Lets offsets, groups and transactional ids expire, again and again.
+    pub(crate) fn let_expire(self: &Rc<Self>) {
+        self.again_and_again("offsets.retention.check.interval.ms", async |shard| {
+            for host in shard.coordinators.groups() {
+                host.happen(|machine, now, output| machine.expire(now, &mut output.commands));
+                shard.breathe().await;
+            }
+        });
+        let key = "transaction.remove.expired.transaction.cleanup.interval.ms";
+        self.again_and_again(key, async |shard| {
+            for host in shard.coordinators.transactions() {
+                transactions::expire(&host);
+                shard.breathe().await;
+            }
+        });
+    }
+
+    fn again_and_again(
+        self: &Rc<Self>,
+        key: &'static str,
+        work: impl AsyncFn(&Rc<Shard>) + 'static,
+    ) {
+        let interval_ms = self.config.number(key);
         let interval = Duration::from_millis(u64::try_from(interval_ms).unwrap_or(u64::MAX).max(1));
         let shard = self.clone();
-        spawn("expire offsets", async move {
+        spawn(key, async move {
             loop {
                 let pause = shard.environment.sleep(interval);
                 if let Either::Right(_) = select(pin!(pause), pin!(shard.stop.wait())).await {
                     return;
                 }
-                for host in shard.coordinators.groups() {
-                    host.happen(|machine, now, output| machine.expire(now, &mut output.commands));
-                    shard.breathe().await;
-                }
+                work(&shard).await;
             }
         });
     }

@@ -21,7 +21,6 @@ pub enum Internal {
     /// Groups and their offsets.
     ConsumerOffsets,
     /// Transactions.
-    #[expect(dead_code, reason = "its coordinator is still to come")]
     TransactionState,
 }
 

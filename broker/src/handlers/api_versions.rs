@@ -11,7 +11,10 @@ use ringlog_net::messages::api_versions::{
 use ringlog_net::request::Response;
 
 use super::{RequestContext, SERVED};
-use crate::controller::{METADATA_VERSION, METADATA_VERSION_MIN};
+use crate::controller::FEATURES;
+
+/// The first version whose clients accept features with a lowest level of 0.
+const LEVEL_0_FROM: i16 = 4;
 
 /// Answers with the table of what is served.
 pub async fn handle(context: &RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
@@ -24,11 +27,14 @@ pub async fn handle(context: &RequestContext, request: ApiVersionsRequest) -> Ap
         };
     }
     let image = context.shard.local_image();
-    let supported = SupportedFeatureKey {
-        name: "metadata.version".into(),
-        min_version: METADATA_VERSION_MIN,
-        max_version: METADATA_VERSION,
-    };
+    let supported = FEATURES
+        .iter()
+        .filter(|feature| feature.min > 0 || context.version >= LEVEL_0_FROM)
+        .map(|feature| SupportedFeatureKey {
+            name: feature.name.into(),
+            min_version: feature.min,
+            max_version: feature.max,
+        });
     let finalized = image
         .finalized_features()
         .iter()
@@ -40,7 +46,7 @@ pub async fn handle(context: &RequestContext, request: ApiVersionsRequest) -> Ap
     ApiVersionsResponse {
         error_code: ErrorCode::NONE,
         api_keys: SERVED.api_versions(),
-        supported_features: vec![supported],
+        supported_features: supported.collect(),
         finalized_features_epoch: image.features_epoch(),
         finalized_features: finalized.collect(),
         ..Default::default()

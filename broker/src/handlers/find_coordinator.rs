@@ -1,6 +1,5 @@
-//! FindCoordinator (versions 0 to 6): the broker that coordinates a consumer group, which is the leader of the group's partition of `__consumer_offsets`.
-//!
-//! The topic is made when somebody first asks. Transactional ids are refused as InitProducerId refuses them, until transactions exist.
+//! FindCoordinator (versions 0 to 6): the broker that coordinates a consumer group or a transactional id, which is the leader of its partition of
+//! `__consumer_offsets` or `__transaction_state`. The topic is made when somebody first asks.
 
 use ringlog_net::messages::find_coordinator::{
     Coordinator, FindCoordinatorRequest, FindCoordinatorResponse,
@@ -76,9 +75,10 @@ fn check(context: &RequestContext, key_type: i8, key: &str) -> Result<Internal, 
     match key_type {
         GROUP => {}
         TRANSACTION => {
-            return Err((
+            let may = context.authorize(Operation::Describe, ResourceType::TransactionalId, key);
+            return may.then_some(Internal::TransactionState).ok_or((
                 ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-                "this broker does not serve transactions",
+                "the transactional id may not be described",
             ));
         }
         _ => {

@@ -3,6 +3,8 @@
 //! A handler takes the decoded request and answers with a response; errors are codes in it. It may use everything in the broker, but partitions
 //! only through their shard and metadata only through the controller's. It never touches the socket.
 
+pub mod add_offsets_to_txn;
+pub mod add_partitions_to_txn;
 pub mod alter_configs;
 pub mod api_versions;
 pub mod asked;
@@ -17,6 +19,8 @@ pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod describe_topic_partitions;
+pub mod describe_transactions;
+pub mod end_txn;
 pub mod fetch;
 pub mod find_coordinator;
 mod groups;
@@ -28,6 +32,7 @@ pub mod leave_group;
 pub mod list_config_resources;
 pub mod list_groups;
 pub mod list_offsets;
+pub mod list_transactions;
 pub mod metadata;
 pub mod offset_commit;
 pub mod offset_delete;
@@ -36,6 +41,10 @@ pub mod offset_for_leader_epoch;
 pub mod partition;
 pub mod produce;
 pub mod sync_group;
+pub mod transactional_produce;
+mod transactions;
+pub mod txn_offset_commit;
+pub mod write_txn_markers;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -107,12 +116,19 @@ serve! {
     OffsetDelete => offset_delete,
     InitProducerId => init_producer_id,
     OffsetForLeaderEpoch => offset_for_leader_epoch,
+    AddPartitionsToTxn => add_partitions_to_txn,
+    AddOffsetsToTxn => add_offsets_to_txn,
+    EndTxn => end_txn,
+    TxnOffsetCommit => txn_offset_commit,
     DescribeConfigs => describe_configs,
     AlterConfigs => alter_configs,
     DescribeLogDirs => describe_log_dirs,
     CreatePartitions => create_partitions,
     IncrementalAlterConfigs => incremental_alter_configs,
     DescribeCluster => describe_cluster,
+    WriteTxnMarkers => write_txn_markers,
+    DescribeTransactions => describe_transactions,
+    ListTransactions => list_transactions,
     DescribeProducers => describe_producers,
     ListConfigResources => list_config_resources,
     DescribeTopicPartitions => describe_topic_partitions,

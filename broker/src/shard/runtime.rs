@@ -205,7 +205,7 @@ async fn run_on_runtime(start: ShardStart) -> Result<(), String> {
     });
     spawn_vital(&shard, "mailbox", Ending::WithTheBroker, receive);
     spawn("idle connections", connection::sweep(shard.clone()));
-    shard.expire_offsets();
+    shard.let_expire();
     select(pin!(shard.stop.wait()), pin!(shard.broken.wait())).await;
     shard.stop.raise();
     shard.connections.stop(CONNECTIONS_END_WITHIN).await;

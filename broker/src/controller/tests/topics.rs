@@ -563,7 +563,7 @@ fn a_broker_registers_unfenced_with_its_offset_as_epoch() {
     assert!(!broker.fenced && broker.epoch == offset && offset > first);
     assert_eq!(
         cluster.image().finalized_features().get("metadata.version"),
-        Some(&super::super::METADATA_VERSION)
+        Some(&30)
     );
     assert!(cluster.controller.bootstrap().is_empty());
 }
