@@ -18,15 +18,15 @@ impl GroupCoordinator {
         assert_eq!(self.offsets_count, offsets);
         let groups = self.groups.values();
         let unstable: usize = groups
-            .flat_map(|group| group.unstable.values().map(Vec::len))
+            .flat_map(|group| group.unstable.iter().map(|(_, producers)| producers.len()))
             .sum();
         assert_eq!(self.pending.len(), unstable);
         for (id, group) in &self.groups {
             assert!(
                 group
                     .unstable
-                    .values()
-                    .all(|producers| !producers.is_empty())
+                    .iter()
+                    .all(|(_, producers)| !producers.is_empty())
             );
             if let Some(group) = group.as_classic() {
                 assert_eq!(id, group.id());

@@ -10,8 +10,9 @@ use super::GroupCoordinator;
 use super::classic::{ClassicGroup, State, Subscription};
 use super::context::bytes_of;
 use super::group::{Group, GroupKind};
-use super::offsets::{CommittedOffset, OffsetKey};
+use super::offsets::CommittedOffset;
 use super::reply::GroupReply;
+use super::table::OffsetKey;
 use super::work::Work;
 use crate::{Commands, Now};
 

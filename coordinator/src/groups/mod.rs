@@ -22,6 +22,7 @@ mod membership;
 mod offsets;
 mod reply;
 mod stored;
+mod table;
 #[cfg(test)]
 mod tests;
 mod timers;

@@ -11,8 +11,8 @@ use super::{ClassicGroup, Member, PENDING_MEMBER_BYTES, State};
 pub(crate) struct DurableMember {
     id: Str,
     instance_id: Option<Str>,
-    client_id: Str,
-    client_host: Str,
+    client_id: Box<str>,
+    client_host: Box<str>,
     timeouts_ms: (i32, i32),
     metadata: Option<Bytes>,
     assignment: Bytes,

@@ -283,7 +283,10 @@ impl ClassicGroup {
                 .binary_search_by(|(name, _)| name.as_str().cmp(&protocol.name));
             match (place, is_added) {
                 (Ok(position), true) => self.votes[position].1 += 1,
-                (Err(position), true) => self.votes.insert(position, (protocol.name.clone(), 1)),
+                (Err(position), true) => {
+                    self.votes.reserve_exact(1);
+                    self.votes.insert(position, (protocol.name.clone(), 1));
+                }
                 (Ok(position), false) => {
                     self.votes[position].1 -= 1;
                     if self.votes[position].1 == 0 {
@@ -388,6 +391,10 @@ impl ClassicGroup {
         if let Some(mut timer) = self.pending.remove(member_id) {
             context.timers.stop(&mut timer);
             self.bytes -= PENDING_MEMBER_BYTES + member_id.len();
+            if self.pending.is_empty() {
+                // An emptied tree keeps its root.
+                self.pending = BTreeMap::new();
+            }
         }
     }
 
