@@ -45,6 +45,8 @@ struct Transaction {
 struct Producer {
     epoch: i16,
     next_sequence: i32,
+    /// Offset of its last record.
+    last_record: i64,
     /// Its open transaction's place in the list.
     open: Option<usize>,
 }
@@ -79,6 +81,7 @@ fn told_by(batches: &[ModelBatch]) -> (Vec<Transaction>, BTreeMap<i64, Producer>
         }
         let records = (batch.last_offset - batch.base_offset) as i32 + 1;
         producer.next_sequence = i32::from_be_bytes(field(&batch.content, 53)) + records;
+        producer.last_record = batch.last_offset;
         if attributes & 0x10 == 0 {
             continue;
         }
@@ -190,7 +193,11 @@ pub async fn transact_some(env: &SimEnvironment, log: &SimLog, model: &Shared, n
         };
         let context = format!("seed {seed}, log {number}");
         let producer_id = (number * 10) as i64 + env.world().random_between(1, PRODUCERS) as i64;
-        let producer = producers.get(&producer_id).copied().unwrap_or_default();
+        let mut producer = producers.get(&producer_id).copied().unwrap_or_default();
+        if producer.open.is_none() && producer.last_record < log.log_start_offset() {
+            // A truncation may have lost what the records before the log's start told of sequences: a new epoch needs no old one.
+            (producer.epoch, producer.next_sequence) = (producer.epoch + 1, 0);
+        }
         let open = producer.open.map(|open| transactions[open]);
         // What began before the log's start need not be known any more, and so not its sequence.
         let lost = open.is_some_and(|open| open.first_offset < log.log_start_offset());
