@@ -99,3 +99,73 @@ impl EndTransactionMarker {
             .build()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! A marker has Kafka's bytes, reads back, and no bytes make reading one panic.
+    use super::*;
+    use crate::batch::HEADER_BYTES;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_marker_has_kafkas_bytes() {
+        let marker = EndTransactionMarker {
+            producer_id: 0x0102,
+            producer_epoch: 3,
+            coordinator_epoch: 0x0405_0607,
+            committed: true,
+            timestamp: 9,
+        };
+        let batch = marker.build().expect("a batch");
+        let header = BatchHeader::parse(&batch).expect("a header");
+        assert_eq!(header.attributes.0, 0x30, "transactional and control");
+        assert_eq!((header.producer_id, header.producer_epoch), (0x0102, 3));
+        assert_eq!((header.base_sequence, header.record_count), (-1, 1));
+        // Length 16, attributes, timestamp and offset 0, a key of 4 bytes, a value of 6, no headers; varints are zigzag.
+        let record = [32, 0, 0, 0, 8, 0, 0, 0, 1, 12, 0, 0, 4, 5, 6, 7, 0];
+        assert_eq!(batch[HEADER_BYTES..], record);
+        let read = EndTransactionMarker::of(&header, &batch[HEADER_BYTES..]);
+        assert_eq!(read, Ok(Some(marker)));
+    }
+
+    #[test]
+    fn other_control_records_are_no_markers() {
+        let bits = Attributes::default().with_control(true);
+        let build = |bits: Attributes, kind: u8| {
+            let key = [0, 0, 0, kind];
+            let builder = BatchBuilder::new().producer(1, 0, NO_SEQUENCE);
+            let builder = builder
+                .attributes(bits)
+                .record(0, Some(&key), Some(&[0; 6]));
+            builder.build().expect("a batch")
+        };
+        let read = |batch: &[u8]| {
+            let header = BatchHeader::parse(batch).expect("a header");
+            EndTransactionMarker::of(&header, &batch[HEADER_BYTES..])
+        };
+        // A leader's change, and a kind to come.
+        assert_eq!(read(&build(bits, 2)), Ok(None));
+        assert_eq!(read(&build(bits.with_transactional(true), 7)), Ok(None));
+        let abort = read(&build(bits.with_transactional(true), 0));
+        assert!(abort.is_ok_and(|marker| marker.is_some_and(|marker| !marker.committed)));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(records in proptest::collection::vec(any::<u8>(), 0..64), bits in any::<i16>()) {
+            let header = BatchHeader {
+                record_count: 1,
+                producer_id: 1,
+                attributes: Attributes(bits | 0x30),
+                ..BatchHeader::parse(&EndTransactionMarker {
+                    producer_id: 1,
+                    producer_epoch: 0,
+                    coordinator_epoch: 0,
+                    committed: false,
+                    timestamp: 0,
+                }.build().expect("a batch")).expect("a header")
+            };
+            let _ = EndTransactionMarker::of(&header, &records);
+        }
+    }
+}
