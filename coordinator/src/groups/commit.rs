@@ -13,9 +13,10 @@ use ringlog_net::messages::txn_offset_commit::{
 use ringlog_net::{ErrorCode, Str};
 
 use super::context::bytes_of;
-use super::offsets::{CommittedOffset, NO_TIMESTAMP, OffsetKey, owned_key};
+use super::offsets::{CommittedOffset, NO_TIMESTAMP};
 use super::reply::GroupReply;
 use super::stored::{self, NO_TOPIC_ID};
+use super::table::OffsetKey;
 use super::{GroupCoordinator, NAME_BYTES_MAX};
 use crate::{Caller, Commands, Record};
 
@@ -350,15 +351,18 @@ impl GroupCoordinator {
         let offset = Box::new(offset);
         let group = self.ensure_group(group_id, group_timestamp_ms);
         let Some(producer_id) = producer_id else {
-            let key = owned_key(&group.offsets, topic, partition);
+            let key = group.offsets.owned_key(topic, partition);
             let is_new = group.offsets.insert(key, offset).is_none();
             self.offsets_count += usize::from(is_new);
             return;
         };
-        let key = owned_key(&group.unstable, topic, partition);
-        let producers = group.unstable.entry(key.clone()).or_default();
-        if !producers.contains(&producer_id) {
-            producers.push(producer_id);
+        let key = group.unstable.owned_key(topic, partition);
+        match group.unstable.get_mut(&key) {
+            Some(producers) if producers.contains(&producer_id) => {}
+            Some(producers) => producers.push(producer_id),
+            None => {
+                group.unstable.insert(key.clone(), vec![producer_id]);
+            }
         }
         let group_id = match self.groups.get_key_value(group_id) {
             Some((owned, _)) => owned,

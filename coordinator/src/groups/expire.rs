@@ -8,9 +8,11 @@ use ringlog_net::Str;
 
 use super::GroupCoordinator;
 use super::classic::{ClassicGroup, State, Subscription};
+use super::context::bytes_of;
 use super::group::{Group, GroupKind};
-use super::offsets::{CommittedOffset, OffsetKey};
+use super::offsets::CommittedOffset;
 use super::reply::GroupReply;
+use super::table::OffsetKey;
 use super::work::Work;
 use crate::{Commands, Now};
 
@@ -51,6 +53,9 @@ impl GroupCoordinator {
         now: Now,
         out: &mut Commands<GroupReply>,
     ) -> bool {
+        if bytes_of(&out.records) > self.config.batch_bytes_max / 2 {
+            return false;
+        }
         let Some(group) = self.groups.get(group_id) else {
             return true;
         };

@@ -8,8 +8,9 @@ use ringlog_net::{ErrorCode, Str, Uuid};
 
 use super::GroupCoordinator;
 use super::group::Group;
-use super::offsets::{CommittedOffset, OffsetKey};
+use super::offsets::CommittedOffset;
 use super::reply::GroupReply;
+use super::table::OffsetKey;
 use crate::{Caller, Commands};
 
 /// In place of an offset: none.

@@ -1,11 +1,10 @@
 //! A group: its members, in one of the protocols there are, and its offsets, which are the same in all of them.
 
-use std::collections::BTreeMap;
-
 use ringlog_net::Str;
 
 use super::classic::ClassicGroup;
-use super::offsets::{OffsetKey, OffsetTable};
+use super::offsets::OffsetTable;
+use super::table::Table;
 
 /// How the members of a group agree on who reads what. Another protocol is another variant here.
 #[derive(Debug)]
@@ -21,15 +20,15 @@ pub(crate) struct Group {
     /// What is committed.
     pub(crate) offsets: OffsetTable,
     /// Partitions with commits that wait for the end of a transaction, and the producers of these.
-    pub(crate) unstable: BTreeMap<OffsetKey, Vec<i64>>,
+    pub(crate) unstable: Table<Vec<i64>>,
 }
 
 impl Group {
     pub(crate) fn classic(group: ClassicGroup) -> Box<Self> {
         Box::new(Self {
             kind: GroupKind::Classic(group),
-            offsets: OffsetTable::new(),
-            unstable: BTreeMap::new(),
+            offsets: OffsetTable::default(),
+            unstable: Table::default(),
         })
     }
 

@@ -152,8 +152,8 @@ fn describe(group: &ClassicGroup, group_id: Str) -> DescribedGroup {
             .map(|member| DescribedGroupMember {
                 member_id: member.id.clone(),
                 group_instance_id: member.instance_id.clone(),
-                client_id: member.client_id.clone(),
-                client_host: member.client_host.clone(),
+                client_id: Str::from(&*member.client_id),
+                client_host: Str::from(&*member.client_host),
                 member_metadata: protocol
                     .and_then(|protocol| member.metadata(protocol))
                     .cloned()

@@ -6,6 +6,8 @@
 //!
 //! **Of two commits the later in the log wins. A group's assignment is stored before anybody gets it. Nothing grows without a limit in [`GroupConfig`].**
 
+#[cfg(test)]
+mod check;
 mod classic;
 mod commit;
 mod config;
@@ -20,6 +22,7 @@ mod membership;
 mod offsets;
 mod reply;
 mod stored;
+mod table;
 #[cfg(test)]
 mod tests;
 mod timers;

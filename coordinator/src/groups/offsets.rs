@@ -7,14 +7,13 @@ use std::collections::BTreeMap;
 
 use ringlog_net::{Str, Uuid};
 
+use super::table::{OffsetKey, Table};
+
 /// In place of a time: none.
 pub(crate) const NO_TIMESTAMP: i64 = -1;
 
-/// A topic and a partition.
-pub(crate) type OffsetKey = (Str, i32);
-
 /// Offsets of one group.
-pub(crate) type OffsetTable = BTreeMap<OffsetKey, Box<CommittedOffset>>;
+pub(crate) type OffsetTable = Table<Box<CommittedOffset>>;
 
 /// What was committed for a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,27 +72,6 @@ impl CommittedOffset {
     }
 }
 
-/// The part of a table that is about one topic.
-pub(crate) fn of_topic<'a, V>(
-    table: &'a BTreeMap<OffsetKey, V>,
-    topic: &Str,
-) -> impl Iterator<Item = (&'a OffsetKey, &'a V)> + use<'a, V> {
-    table.range((topic.clone(), i32::MIN)..=(topic.clone(), i32::MAX))
-}
-
-/// A key that owns its memory, shared with the other partitions of the topic.
-pub(crate) fn owned_key<V>(
-    table: &BTreeMap<OffsetKey, V>,
-    topic: &Str,
-    partition: i32,
-) -> OffsetKey {
-    let known = of_topic(table, topic).next();
-    (
-        known.map_or_else(|| topic.detached(), |((topic, _), _)| topic.clone()),
-        partition,
-    )
-}
-
 /// What waits for the end of transactions, by producer and group.
 #[derive(Debug, Default)]
 pub(crate) struct PendingOffsets {
@@ -128,7 +106,7 @@ impl PendingOffsets {
     /// Takes all of a producer.
     pub(crate) fn take(&mut self, producer_id: i64) -> BTreeMap<Str, OffsetTable> {
         let groups = self.by_producer.remove(&producer_id).unwrap_or_default();
-        self.count -= groups.values().map(BTreeMap::len).sum::<usize>();
+        self.count -= groups.values().map(OffsetTable::len).sum::<usize>();
         groups
     }
 

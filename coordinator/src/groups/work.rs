@@ -6,8 +6,8 @@ use ringlog_net::messages::delete_groups::DeletableGroupResult;
 use ringlog_net::{ErrorCode, Str};
 
 use super::GroupCoordinator;
-use super::offsets::{OffsetKey, of_topic};
 use super::reply::GroupReply;
+use super::table::OffsetKey;
 use super::timers::TimerKey;
 use crate::{Commands, Now, Token};
 
@@ -119,8 +119,8 @@ impl GroupCoordinator {
         let Some(group) = self.groups.get(group_id) else {
             return true;
         };
-        let committed = of_topic(&group.offsets, topic).map(|(key, _)| key);
-        let unstable = of_topic(&group.unstable, topic).map(|(key, _)| key);
+        let committed = group.offsets.of_topic(topic);
+        let unstable = group.unstable.of_topic(topic);
         let keys: Vec<OffsetKey> = committed.chain(unstable).cloned().collect();
         self.remove_offsets(group_id, keys, out)
     }

@@ -7,7 +7,7 @@ use ringlog_net::messages::join_group::{
 };
 use ringlog_net::{ErrorCode, Str, Uuid};
 
-use super::member::{Member, Protocol, protocols};
+use super::member::{self, Member, Protocol, protocols};
 use super::{ClassicGroup, PENDING_MEMBER_BYTES, State, answer_removed, restart_session};
 use crate::Caller;
 use crate::groups::config::GroupConfig;
@@ -156,8 +156,8 @@ impl ClassicGroup {
         let mut member = Box::new(Member {
             id,
             instance_id: request.group_instance_id.as_ref().map(Str::detached),
-            client_id: caller.client_id.detached(),
-            client_host: caller.client_host.detached(),
+            client_id: caller.client_id.as_str().into(),
+            client_host: caller.client_host.as_str().into(),
             rebalance_timeout_ms: offer.rebalance_timeout_ms,
             session_timeout_ms: offer.session_timeout_ms,
             protocols: offer.protocols,
@@ -175,7 +175,7 @@ impl ClassicGroup {
             self.has_new_member = true;
         }
         if self.members.is_empty() {
-            self.protocol_type = Some(request.protocol_type.detached());
+            self.protocol_type = Some(member::protocol_name(&request.protocol_type));
         }
         self.add(member);
         self.rebalance_or_complete_join(context);

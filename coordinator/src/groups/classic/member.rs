@@ -13,13 +13,27 @@ pub(crate) struct Protocol {
     pub(crate) metadata: Bytes,
 }
 
+/// Copies the name of a protocol or of a type of them. Those of the common clients take no memory.
+pub(crate) fn protocol_name(name: &Str) -> Str {
+    const COMMON: [&str; 6] = [
+        "consumer",
+        "range",
+        "cooperative-sticky",
+        "roundrobin",
+        "sticky",
+        "connect",
+    ];
+    let known = COMMON.iter().find(|known| **known == name.as_str());
+    known.map_or_else(|| name.detached(), |known| Str::from_static(known))
+}
+
 /// Copies what a request offers; of several with one name the first counts.
 pub(crate) fn protocols(offered: &[JoinGroupRequestProtocol]) -> Box<[Protocol]> {
     let mut protocols: Vec<Protocol> = Vec::with_capacity(offered.len());
     for protocol in offered {
         if !protocols.iter().any(|known| known.name == protocol.name) {
             protocols.push(Protocol {
-                name: protocol.name.detached(),
+                name: protocol_name(&protocol.name),
                 metadata: detached(&protocol.metadata),
             });
         }
@@ -33,8 +47,8 @@ pub(crate) struct Member {
     pub(crate) id: Str,
     /// A static member's own name (KIP-345).
     pub(crate) instance_id: Option<Str>,
-    pub(crate) client_id: Str,
-    pub(crate) client_host: Str,
+    pub(crate) client_id: Box<str>,
+    pub(crate) client_host: Box<str>,
     pub(crate) rebalance_timeout_ms: i32,
     pub(crate) session_timeout_ms: i32,
     /// In the order in which the member prefers them.

@@ -4,6 +4,8 @@
 //! assignment ([`sync`]). Only then, and when the last member is gone, is the group written down; a coordinator that takes over goes on from there. A member
 //! that waits has at most one request parked of each kind: when it sends another, the older is told to try again.
 
+#[cfg(test)]
+mod check;
 mod join;
 mod leave;
 mod member;
@@ -16,6 +18,8 @@ use std::collections::BTreeMap;
 
 use ringlog_net::{ErrorCode, Str};
 
+#[cfg(test)]
+pub(crate) use self::check::Durable;
 pub(crate) use self::member::{Member, Members, Protocol};
 pub(crate) use self::subscription::Subscription;
 use super::context::{Context, Waiting, join_error, sync_error};
@@ -130,11 +134,6 @@ impl ClassicGroup {
 
     pub(crate) fn state_timestamp_ms(&self) -> Option<i64> {
         self.state_timestamp_ms
-    }
-
-    #[cfg(test)]
-    pub(crate) fn generation(&self) -> i32 {
-        self.generation
     }
 
     pub(crate) fn protocol_type(&self) -> Option<&Str> {
@@ -284,7 +283,10 @@ impl ClassicGroup {
                 .binary_search_by(|(name, _)| name.as_str().cmp(&protocol.name));
             match (place, is_added) {
                 (Ok(position), true) => self.votes[position].1 += 1,
-                (Err(position), true) => self.votes.insert(position, (protocol.name.clone(), 1)),
+                (Err(position), true) => {
+                    self.votes.reserve_exact(1);
+                    self.votes.insert(position, (protocol.name.clone(), 1));
+                }
                 (Ok(position), false) => {
                     self.votes[position].1 -= 1;
                     if self.votes[position].1 == 0 {
@@ -389,6 +391,10 @@ impl ClassicGroup {
         if let Some(mut timer) = self.pending.remove(member_id) {
             context.timers.stop(&mut timer);
             self.bytes -= PENDING_MEMBER_BYTES + member_id.len();
+            if self.pending.is_empty() {
+                // An emptied tree keeps its root.
+                self.pending = BTreeMap::new();
+            }
         }
     }
 

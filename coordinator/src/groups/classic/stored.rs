@@ -3,6 +3,7 @@
 use ringlog_net::coordinators::{GroupMetadataValue, MemberMetadata};
 use ringlog_net::{Bytes, Str};
 
+use super::member::protocol_name;
 use super::{ClassicGroup, Member, Protocol, State};
 use crate::groups::context::{Context, detached};
 use crate::groups::offsets::NO_TIMESTAMP;
@@ -43,8 +44,8 @@ impl ClassicGroup {
                 .map(|member| MemberMetadata {
                     member_id: member.id.clone(),
                     group_instance_id: member.instance_id.clone(),
-                    client_id: member.client_id.clone(),
-                    client_host: member.client_host.clone(),
+                    client_id: Str::from(&*member.client_id),
+                    client_host: Str::from(&*member.client_host),
                     rebalance_timeout: member.rebalance_timeout_ms,
                     session_timeout: member.session_timeout_ms,
                     subscription: protocol
@@ -66,8 +67,8 @@ impl ClassicGroup {
         let mut group = Self::new(id, (timestamp != NO_TIMESTAMP).then_some(timestamp));
         group.generation = value.generation;
         group.protocol_type =
-            (!value.protocol_type.is_empty()).then(|| value.protocol_type.detached());
-        group.protocol_name = value.protocol.as_ref().map(Str::detached);
+            (!value.protocol_type.is_empty()).then(|| protocol_name(&value.protocol_type));
+        group.protocol_name = value.protocol.as_ref().map(protocol_name);
         group.leader = value.leader.as_ref().map(Str::detached);
         for stored in &value.members {
             let Some(protocol) = &group.protocol_name else {
@@ -98,8 +99,8 @@ fn member(stored: &MemberMetadata, protocol: Str) -> Member {
     Member {
         id: stored.member_id.detached(),
         instance_id: stored.group_instance_id.as_ref().map(Str::detached),
-        client_id: stored.client_id.detached(),
-        client_host: stored.client_host.detached(),
+        client_id: stored.client_id.as_str().into(),
+        client_host: stored.client_host.as_str().into(),
         // The first versions had one timeout for both.
         rebalance_timeout_ms: if stored.rebalance_timeout == -1 {
             stored.session_timeout
