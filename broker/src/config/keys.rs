@@ -154,6 +154,17 @@ pub const BROKER: &[Key] = &[
     // Producers.
     key("producer.id.expiration.ms", INT_1, "86400000", ReadOnly, Low, "An idle producer id is forgotten after this long."),
     // Groups.
+    key("group.consumer.assignment.interval.ms", INT_0, "1000", ReadOnly, Low, "A consumer group's assignment is made anew at most this often; 0: at once."),
+    key("group.consumer.assignors", Kind::ListOf(&["uniform", "range"]), "uniform,range", ReadOnly, Medium, "How the coordinator of a consumer group may assign, the default first."),
+    key("group.consumer.heartbeat.interval.ms", INT_1, "5000", ReadOnly, Medium, "How often members of consumer groups are told to heartbeat."),
+    key("group.consumer.max.heartbeat.interval.ms", INT_1, "15000", ReadOnly, Medium, "Most of `group.consumer.heartbeat.interval.ms`."),
+    key("group.consumer.max.session.timeout.ms", INT_1, "60000", ReadOnly, Medium, "Most of `group.consumer.session.timeout.ms`."),
+    key("group.consumer.max.size", INT_1, "2147483647", ReadOnly, Medium, "Most members of a consumer group."),
+    key("group.consumer.migration.policy", Kind::OneOf(&["bidirectional", "upgrade", "downgrade", "disabled"]), "bidirectional", ReadOnly, Medium, "Which way a group with members may change between the classic and the consumer protocol."),
+    key("group.consumer.min.heartbeat.interval.ms", INT_1, "5000", ReadOnly, Medium, "Least of `group.consumer.heartbeat.interval.ms`."),
+    key("group.consumer.min.session.timeout.ms", INT_1, "45000", ReadOnly, Medium, "Least of `group.consumer.session.timeout.ms`."),
+    key("group.consumer.regex.refresh.interval.ms", INT_1, "600000", ReadOnly, Low, "How often subscriptions by regular expression are looked at even if no topic is known to have changed."),
+    key("group.consumer.session.timeout.ms", INT_1, "45000", ReadOnly, Medium, "A member of a consumer group that is silent for this long is removed."),
     key("group.initial.rebalance.delay.ms", INT_0, "3000", ReadOnly, Medium, "How long the first generation of a classic group waits for more members to come."),
     key("group.max.session.timeout.ms", INT_0, "1800000", ReadOnly, Medium, "Longest session timeout that a member of a classic group may ask for."),
     key("group.max.size", INT_1, "2147483647", ReadOnly, Medium, "Most members of a classic group."),

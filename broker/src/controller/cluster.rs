@@ -31,6 +31,12 @@ pub const FEATURES: &[Feature] = &[
         min: 7,
         max: 30,
     },
+    // 1: groups whose coordinator assigns (KIP-848).
+    Feature {
+        name: "group.version",
+        min: 0,
+        max: 1,
+    },
     // 2: a producer's epoch rises with each transaction, and Produce adds partitions (KIP-890).
     Feature {
         name: "transaction.version",

@@ -2,6 +2,9 @@
 
 use std::rc::Rc;
 
+use ringlog_coordinator::groups::consumer::{
+    Assignor, ConsumerGroupConfig, MigrationPolicy, TopicView,
+};
 use ringlog_coordinator::groups::{GroupConfig, GroupCoordinator, GroupReply};
 use ringlog_coordinator::{Caller, Commands, Now};
 use ringlog_net::{ErrorCode, Str, Uuid};
@@ -10,9 +13,36 @@ use super::Coordinators;
 use super::host::{Asker, Host};
 use super::machine::{Machine, Output, Replayed};
 use super::topics::Internal;
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, split_list};
+use crate::controller::Image;
 use crate::handlers::RequestContext;
 use crate::shard::Shard;
+
+/// Bytes of all members of one coordinator.
+const MEMBERS_BYTES_MAX: usize = 64 << 20;
+
+/// The topics of an image, as groups see them.
+pub struct Topics<'a>(pub &'a Image);
+
+impl TopicView for Topics<'_> {
+    fn topic_by_name(&self, name: &str) -> Option<(Uuid, i32)> {
+        let topic = self.0.topic(name)?;
+        let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+        Some((topic.id, count))
+    }
+
+    fn topic_name(&self, id: &Uuid) -> Option<Str> {
+        self.0.topic_by_id(*id).map(|topic| topic.name.clone())
+    }
+
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        Box::new(self.0.topics().map(|topic| topic.name.as_str()))
+    }
+
+    fn version(&self) -> u64 {
+        u64::try_from(self.0.offset).unwrap_or(0)
+    }
+}
 
 /// A group's events bring about nothing beyond records and answers.
 #[derive(Debug)]
@@ -65,6 +95,21 @@ impl Machine for GroupCoordinator {
 /// The settings of group coordinators.
 pub(super) fn config(config: &BrokerConfig) -> GroupConfig {
     let int = |name| i32::try_from(config.number(name)).unwrap_or(i32::MAX);
+    let assignors = split_list(config.get("group.consumer.assignors"));
+    let consumer = ConsumerGroupConfig {
+        session_timeout_ms: int("group.consumer.session.timeout.ms"),
+        min_session_timeout_ms: int("group.consumer.min.session.timeout.ms"),
+        max_session_timeout_ms: int("group.consumer.max.session.timeout.ms"),
+        heartbeat_interval_ms: int("group.consumer.heartbeat.interval.ms"),
+        min_heartbeat_interval_ms: int("group.consumer.min.heartbeat.interval.ms"),
+        max_heartbeat_interval_ms: int("group.consumer.max.heartbeat.interval.ms"),
+        max_size: int("group.consumer.max.size"),
+        assignors: assignors.filter_map(Assignor::named).collect(),
+        migration_policy: MigrationPolicy::named(config.get("group.consumer.migration.policy")),
+        assignment_interval_ms: int("group.consumer.assignment.interval.ms"),
+        regex_refresh_interval_ms: int("group.consumer.regex.refresh.interval.ms"),
+        ..ConsumerGroupConfig::default()
+    };
     GroupConfig {
         min_session_timeout_ms: int("group.min.session.timeout.ms"),
         max_session_timeout_ms: int("group.max.session.timeout.ms"),
@@ -72,6 +117,8 @@ pub(super) fn config(config: &BrokerConfig) -> GroupConfig {
         max_size: int("group.max.size"),
         offset_metadata_max_bytes: int("offset.metadata.max.bytes"),
         offsets_retention_minutes: int("offsets.retention.minutes"),
+        consumer,
+        members_bytes_max: MEMBERS_BYTES_MAX,
         ..GroupConfig::default()
     }
 }
@@ -99,6 +146,23 @@ impl RequestContext {
         group_id: &str,
         call: impl FnOnce(&mut GroupCoordinator, &Caller, &mut Commands<GroupReply>) + Send + 'static,
     ) -> Result<GroupReply, ErrorCode> {
+        self.ask_group_about(group_id, |machine, caller, _, output| {
+            call(machine, caller, output)
+        })
+        .await
+    }
+
+    /// As [`Self::ask_group`], for a request that needs to know what topics there are.
+    ///
+    /// # Errors
+    /// As [`Self::ask_group`].
+    pub async fn ask_group_about(
+        &self,
+        group_id: &str,
+        call: impl FnOnce(&mut GroupCoordinator, &Caller, &Topics<'_>, &mut Commands<GroupReply>)
+        + Send
+        + 'static,
+    ) -> Result<GroupReply, ErrorCode> {
         let kept = self.shard.kept(Internal::ConsumerOffsets, group_id)?;
         let asker = self.asker();
         let partition = kept.partition;
@@ -106,10 +170,11 @@ impl RequestContext {
             kept.located.shard,
             move |shard: Rc<Shard>| async move {
                 let host = shard.coordinators.group(partition)?;
+                let image = shard.local_image();
                 let call = move |machine: &mut GroupCoordinator,
                                  caller: &Caller,
                                  output: &mut Output<GroupCoordinator>| {
-                    call(machine, caller, &mut output.commands);
+                    call(machine, caller, &Topics(&image), &mut output.commands);
                 };
                 host.call(asker, call).await
             },

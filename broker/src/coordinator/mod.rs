@@ -20,7 +20,7 @@ use futures_util::future::{Either, select};
 use ringlog_coordinator::groups::GroupCoordinator;
 use ringlog_coordinator::transactions::TransactionCoordinator;
 use ringlog_engine::environment::Environment as _;
-use ringlog_net::ErrorCode;
+use ringlog_net::{ErrorCode, Str};
 
 use host::{Host, Place};
 use machine::Machine;
@@ -81,12 +81,28 @@ impl Shard {
             let config = transactions::config(&self.config);
             move || TransactionCoordinator::new(config.clone(), place.leader_epoch)
         });
-        for (_, name, _) in delta.iter().flat_map(|delta| &delta.deleted) {
-            for host in self.coordinators.groups() {
-                host.happen(|machine, now, output| {
+        if let Some(delta) = delta {
+            self.tell_groups(image, delta);
+        }
+    }
+
+    /// Groups forget offsets of topics that are gone, and look anew at what their members read.
+    fn tell_groups(self: &Rc<Self>, image: &Image, delta: &Delta) {
+        let grown = delta.created.iter();
+        let grown =
+            grown.filter_map(|(id, _)| image.topic_by_id(*id).map(|topic| topic.name.clone()));
+        let gone = delta.deleted.iter().map(|(_, name, _)| name.clone());
+        let changed: Vec<Str> = grown.chain(gone).collect();
+        if changed.is_empty() {
+            return;
+        }
+        for host in self.coordinators.groups() {
+            host.happen(|machine, now, output| {
+                for (_, name, _) in &delta.deleted {
                     machine.on_topic_deleted(name, now, &mut output.commands);
-                });
-            }
+                }
+                machine.on_metadata(&changed, &groups::Topics(image));
+            });
         }
     }
 

@@ -8,6 +8,8 @@ pub mod add_partitions_to_txn;
 pub mod alter_configs;
 pub mod api_versions;
 pub mod asked;
+pub mod consumer_group_describe;
+pub mod consumer_group_heartbeat;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_groups;
@@ -130,6 +132,8 @@ serve! {
     DescribeTransactions => describe_transactions,
     ListTransactions => list_transactions,
     DescribeProducers => describe_producers,
+    ConsumerGroupHeartbeat => consumer_group_heartbeat,
+    ConsumerGroupDescribe => consumer_group_describe,
     ListConfigResources => list_config_resources,
     DescribeTopicPartitions => describe_topic_partitions,
 }

@@ -3,6 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ringlog_net::messages::consumer_group_heartbeat::{
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
+};
+use ringlog_net::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
 use ringlog_net::messages::delete_groups::DeleteGroupsRequest;
 use ringlog_net::messages::describe_groups::{DescribeGroupsRequest, DescribedGroup};
 use ringlog_net::messages::find_coordinator::FindCoordinatorRequest;
@@ -451,4 +455,95 @@ fn offsets_are_asked_for_and_answered_in_the_oldest_and_newest_forms() {
         panic!("another response")
     };
     assert_eq!(fetched.topics[0].partitions[0].committed_offset, 7);
+}
+
+fn consumer_beat(
+    client: &mut Client,
+    member: &str,
+    epoch: i32,
+    topics: Option<&str>,
+) -> ConsumerGroupHeartbeatResponse {
+    let request = ConsumerGroupHeartbeatRequest {
+        group_id: Str::from_static("g"),
+        member_id: Str::from(member),
+        member_epoch: epoch,
+        rebalance_timeout_ms: 10_000,
+        subscribed_topic_names: topics.map(|topic| vec![Str::from(topic)]),
+        topic_partitions: (epoch == 0).then(Vec::new),
+        ..Default::default()
+    };
+    let request = Request::from(request);
+    let response = call_loaded(client, &request, 1, |response| match response {
+        Response::ConsumerGroupHeartbeat(beat) => beat.error_code,
+        other => panic!("{other:?}"),
+    });
+    match response {
+        Response::ConsumerGroupHeartbeat(beat) => *beat,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_member_whose_coordinator_assigns_gets_new_partitions_and_is_there_after_a_crash() {
+    let mut broker = Broker::start(&[QUICK, &["group.consumer.assignment.interval.ms=0"]].concat());
+    let mut client = broker.connect();
+    client.create_topic("t", 2, &[]);
+    find_coordinator(&mut client, "g");
+    let member = "AAAAAAAAAAAAAAAAAAAAAA";
+    let partitions = |beat: &ConsumerGroupHeartbeatResponse| {
+        let assignment = beat.assignment.as_ref()?;
+        let mut all: Vec<i32> = assignment
+            .topic_partitions
+            .iter()
+            .flat_map(|one| one.partitions.clone())
+            .collect();
+        all.sort_unstable();
+        Some(all)
+    };
+    let first = consumer_beat(&mut client, member, 0, Some("t"));
+    assert_eq!(
+        first.error_code,
+        ErrorCode::NONE,
+        "{:?}",
+        first.error_message
+    );
+    assert_eq!(partitions(&first), Some(vec![0, 1]));
+    let grow = CreatePartitionsRequest {
+        topics: vec![CreatePartitionsTopic {
+            name: Str::from_static("t"),
+            count: 3,
+            ..Default::default()
+        }],
+        timeout_ms: 10_000,
+        ..Default::default()
+    };
+    client.call(Request::from(grow), 3);
+    let mut epoch = first.member_epoch;
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let beat = consumer_beat(&mut client, member, epoch, None);
+        assert_eq!(beat.error_code, ErrorCode::NONE, "{:?}", beat.error_message);
+        epoch = beat.member_epoch;
+        if partitions(&beat) == Some(vec![0, 1, 2]) {
+            break;
+        }
+        assert!(
+            Instant::now() < until,
+            "the third partition is never assigned"
+        );
+    }
+    assert_eq!(
+        commit_error(&client.call(commit("g", member, epoch, 2, 8), 9)),
+        ErrorCode::NONE
+    );
+    let stale = commit_error(&client.call(commit("g", member, epoch + 5, 2, 9), 9));
+    assert_eq!(stale, ErrorCode::STALE_MEMBER_EPOCH);
+    broker.crash_and_restart();
+    let mut client = broker.connect();
+    let beat = consumer_beat(&mut client, member, epoch, None);
+    assert_eq!(
+        (beat.error_code, beat.member_epoch),
+        (ErrorCode::NONE, epoch)
+    );
+    assert_eq!(committed(&mut client, "g"), [(2, 8)]);
 }
