@@ -419,7 +419,7 @@ fn coordinator(client: &mut Client, key: &str, key_type: i8, version: i16) -> Co
 }
 
 #[test]
-fn this_broker_coordinates_every_group_and_no_transaction() {
+fn this_broker_coordinates_every_group_and_transaction() {
     let broker = Broker::start(&[]);
     let mut client = broker.connect();
     for version in 0..=6 {
@@ -430,9 +430,8 @@ fn this_broker_coordinates_every_group_and_no_transaction() {
             broker.address.to_string()
         );
         if version >= 1 {
-            let refused = coordinator(&mut client, "t", 1, version);
-            let code = ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
-            assert_eq!((refused.error_code, refused.node_id), (code, -1));
+            let found = coordinator(&mut client, "t", 1, version);
+            assert_eq!((found.error_code, found.node_id), (ErrorCode::NONE, 1));
             let unknown = coordinator(&mut client, "t", 9, version);
             assert_eq!(unknown.error_code, ErrorCode::INVALID_REQUEST);
         }
