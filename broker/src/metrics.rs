@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use ringlog_net::ApiKey;
 
+use crate::lag;
+
 /// A number that one shard writes and others read.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -154,6 +156,14 @@ pub struct ShardMetrics {
     pub logs_offline: Counter,
     /// Segment files open.
     pub open_files: Counter,
+    /// What the shard knows of groups' lag.
+    pub lag: lag::Part,
+    /// Groups coordinated here.
+    pub groups: Counter,
+    /// Members of those groups.
+    pub group_members: Counter,
+    /// Offsets they have committed.
+    pub group_offsets: Counter,
 }
 
 impl Default for ShardMetrics {
@@ -192,6 +202,10 @@ impl Default for ShardMetrics {
             written_behind_bytes: zero(),
             logs_offline: zero(),
             open_files: zero(),
+            lag: lag::Part::default(),
+            groups: zero(),
+            group_members: zero(),
+            group_offsets: zero(),
             log_bytes: zero(),
         }
     }
@@ -257,6 +271,9 @@ impl ShardMetrics {
         ("ringlog_segment_written_bytes_total", "counter", "Bytes written to segment files.", |m| m.written_behind_bytes.get()),
         ("ringlog_logs_offline", "gauge", "Partitions whose log is offline; the log says why.", |m| m.logs_offline.get()),
         ("ringlog_segment_files_open", "gauge", "Segment files open.", |m| m.open_files.get()),
+        ("ringlog_groups", "gauge", "Groups that the shard coordinates.", |m| m.groups.get()),
+        ("ringlog_group_members", "gauge", "Members of those groups.", |m| m.group_members.get()),
+        ("ringlog_group_offsets", "gauge", "Offsets that those groups have committed.", |m| m.group_offsets.get()),
     ];
 
     const LATENCIES: &[LatencyDescription] = &[
@@ -300,6 +317,7 @@ impl ShardMetrics {
                 }
             }
         }
+        lag::render(shards.iter().map(|metrics| &metrics.lag), &mut text);
         text
     }
 
@@ -322,6 +340,9 @@ impl ShardMetrics {
             "`shard`, `api`",
             Self::REQUESTS.1,
         );
+        for (name, labels, meaning) in lag::DESCRIPTIONS {
+            row(name, "gauge", labels, meaning);
+        }
         text
     }
 }

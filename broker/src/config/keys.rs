@@ -153,6 +153,17 @@ pub const BROKER: &[Key] = &[
     key("batch.decompressed.bytes.max", Kind::Long { min: 1 << 16, max: 1 << 31, }, "67108864", ReadOnly, Low, "Most bytes that one compressed batch may decompress to while it is checked; a larger one is refused."),
     // Producers.
     key("producer.id.expiration.ms", INT_1, "86400000", ReadOnly, Low, "An idle producer id is forgotten after this long."),
+    // Groups.
+    key("group.initial.rebalance.delay.ms", INT_0, "3000", ReadOnly, Medium, "How long the first generation of a classic group waits for more members to come."),
+    key("group.max.session.timeout.ms", INT_0, "1800000", ReadOnly, Medium, "Longest session timeout that a member of a classic group may ask for."),
+    key("group.max.size", INT_1, "2147483647", ReadOnly, Medium, "Most members of a classic group."),
+    key("group.min.session.timeout.ms", INT_0, "6000", ReadOnly, Medium, "Shortest session timeout that a member of a classic group may ask for."),
+    key("offset.metadata.max.bytes", INT_0, "4096", ReadOnly, High, "Longest text that may be stored with a committed offset."),
+    key("offsets.retention.check.interval.ms", LONG_1, "600000", ReadOnly, High, "How often expired offsets and empty groups are looked for."),
+    key("offsets.retention.minutes", INT_1, "10080", ReadOnly, High, "How long offsets stay after their group is empty, or, without a subscription, after they were committed."),
+    key("offsets.topic.num.partitions", INT_1, "50", ReadOnly, High, "Partitions of `__consumer_offsets`, over which groups are spread; fixed once the topic is there."),
+    key("offsets.topic.replication.factor", Kind::Int { min: 1, max: 32_767, }, "3", ReadOnly, High, "Replicas of `__consumer_offsets`; as many as there are brokers when those are fewer."),
+    key("offsets.topic.segment.bytes", Kind::Int { min: 1024, max: MAX, }, "104857600", ReadOnly, High, "`segment.bytes` of `__consumer_offsets` when it is made."),
     // Connections and requests.
     key("connections.max.idle.ms", LONG_M1, "600000", ReadOnly, Medium, "A connection without a request for this long is closed; -1: never."),
     key("fetch.max.bytes", Kind::Int { min: 1024, max: MAX, }, "57671680", ReadOnly, Medium, "Most bytes that one fetch is answered with, beyond its first batch."),

@@ -54,6 +54,23 @@ pub struct ConnectionContext {
     pub parked: Cell<bool>,
 }
 
+/// Says for as long as it lives that a request waits for something that may never come.
+pub struct Parked<'a>(&'a Cell<bool>);
+
+impl ConnectionContext {
+    /// The request that is being answered waits from now on.
+    pub fn park(&self) -> Parked<'_> {
+        self.parked.set(true);
+        Parked(&self.parked)
+    }
+}
+
+impl Drop for Parked<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
 enum Closing {

@@ -1,8 +1,6 @@
-//! FindCoordinator (versions 0 to 6): the broker that coordinates a consumer group. On a single broker that is this one, for every group.
+//! FindCoordinator (versions 0 to 6): the broker that coordinates a consumer group, which is the leader of the group's partition of `__consumer_offsets`.
 //!
-//! Offered ahead of the group APIs themselves because librdkafka takes it for the sign that a broker understands LZ4, and without it quietly sends
-//! uncompressed. A client that wants to join a group learns from ApiVersions that it cannot, and says so. Transactional ids are refused as InitProducerId
-//! refuses them, until transactions exist.
+//! The topic is made when somebody first asks. Transactional ids are refused as InitProducerId refuses them, until transactions exist.
 
 use ringlog_net::messages::find_coordinator::{
     Coordinator, FindCoordinatorRequest, FindCoordinatorResponse,
@@ -12,6 +10,7 @@ use ringlog_net::{ErrorCode, Str};
 use super::RequestContext;
 use super::metadata::live_endpoint;
 use crate::authorizer::{Operation, ResourceType};
+use crate::coordinator::topics::Internal;
 
 /// Kinds of key.
 const GROUP: i8 = 0;
@@ -26,33 +25,17 @@ pub async fn handle(
     context: &RequestContext,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
-    let here = this_broker(context);
-    let find = |key: &Str| match check(context, request.key_type, key).and_then(|()| here.clone()) {
-        Ok((host, port)) => Coordinator {
-            key: key.clone(),
-            node_id: context.shard.node_id(),
-            host,
-            port,
-            ..Coordinator::default()
-        },
-        Err((error_code, reason)) => Coordinator {
-            key: key.clone(),
-            node_id: -1,
-            port: -1,
-            error_code,
-            error_message: Some(Str::from_static(reason)),
-            ..Coordinator::default()
-        },
-    };
     if context.version >= BATCHED_FROM {
+        let mut coordinators = Vec::new();
+        for key in request.coordinator_keys.into_iter().take(KEYS_MAX) {
+            coordinators.push(find(context, request.key_type, key).await);
+        }
         return FindCoordinatorResponse {
-            coordinators: (request.coordinator_keys.iter().take(KEYS_MAX))
-                .map(find)
-                .collect(),
+            coordinators,
             ..FindCoordinatorResponse::default()
         };
     }
-    let found = find(&request.key);
+    let found = find(context, request.key_type, request.key).await;
     FindCoordinatorResponse {
         error_code: found.error_code,
         error_message: found.error_message,
@@ -63,9 +46,33 @@ pub async fn handle(
     }
 }
 
+async fn find(context: &RequestContext, key_type: i8, key: Str) -> Coordinator {
+    let found = match check(context, key_type, &key) {
+        Ok(topic) => leader(context, topic, &key).await,
+        Err(refusal) => Err(refusal),
+    };
+    match found {
+        Ok((node_id, host, port)) => Coordinator {
+            key,
+            node_id,
+            host,
+            port,
+            ..Coordinator::default()
+        },
+        Err((error_code, reason)) => Coordinator {
+            key,
+            node_id: -1,
+            port: -1,
+            error_code,
+            error_message: Some(Str::from_static(reason)),
+            ..Coordinator::default()
+        },
+    }
+}
+
 type Refusal = (ErrorCode, &'static str);
 
-fn check(context: &RequestContext, key_type: i8, key: &str) -> Result<(), Refusal> {
+fn check(context: &RequestContext, key_type: i8, key: &str) -> Result<Internal, Refusal> {
     match key_type {
         GROUP => {}
         TRANSACTION => {
@@ -82,7 +89,7 @@ fn check(context: &RequestContext, key_type: i8, key: &str) -> Result<(), Refusa
         }
     }
     match context.authorize(Operation::Describe, ResourceType::Group, key) {
-        true => Ok(()),
+        true => Ok(Internal::ConsumerOffsets),
         false => Err((
             ErrorCode::GROUP_AUTHORIZATION_FAILED,
             "the group may not be described",
@@ -90,16 +97,23 @@ fn check(context: &RequestContext, key_type: i8, key: &str) -> Result<(), Refusa
     }
 }
 
-/// Where clients of this listener reach this broker.
-fn this_broker(context: &RequestContext) -> Result<(Str, i32), Refusal> {
-    let image = context.shard.local_image();
-    image
-        .brokers()
-        .find(|broker| broker.id == context.shard.node_id())
-        .and_then(|broker| live_endpoint(broker, &context.connection.listener))
-        .map(|endpoint| (endpoint.host.clone(), i32::from(endpoint.port)))
-        .ok_or((
-            ErrorCode::COORDINATOR_NOT_AVAILABLE,
-            "this broker is not registered on the listener",
-        ))
+/// The leader of a key's partition, and where clients of this listener reach it.
+async fn leader(
+    context: &RequestContext,
+    topic: Internal,
+    key: &str,
+) -> Result<(i32, Str, i32), Refusal> {
+    let none = (
+        ErrorCode::COORDINATOR_NOT_AVAILABLE,
+        "the partition that the coordinator keeps its state in has no leader on this listener",
+    );
+    let shard = &context.shard;
+    let made = shard.ensure_internal(topic).await;
+    made.map_err(|error| (error, "the coordinators' topic could not be made"))?;
+    let leader = shard.leader_of_kept(topic, key).ok_or(none)?;
+    shard.with_image(|image| {
+        let broker = image.broker(leader).ok_or(none)?;
+        let endpoint = live_endpoint(broker, &context.connection.listener).ok_or(none)?;
+        Ok((leader, endpoint.host.clone(), i32::from(endpoint.port)))
+    })
 }

@@ -356,7 +356,8 @@ pub(super) fn cluster_operations(context: &RequestContext) -> i32 {
     operations(context, ResourceType::Cluster, CLUSTER, CLUSTER_OPERATIONS)
 }
 
-fn operations(
+/// What this request's principal may do to a resource, as a bit field (KIP-430).
+pub(super) fn operations(
     context: &RequestContext,
     resource: ResourceType,
     name: &str,

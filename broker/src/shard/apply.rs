@@ -86,6 +86,7 @@ impl Shard {
                 let next = shard.changes.borrow_mut().pop_front();
                 let Some(change) = next else { break };
                 shard.apply(&change).await;
+                shard.follow_coordinators(&change.image, change.delta.as_deref());
                 *shard.image.borrow_mut() = Rc::new(LocalImage(change.image));
                 change.reply.answer(Reply::Job(Box::new(())));
             }

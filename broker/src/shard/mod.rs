@@ -37,6 +37,7 @@ use crate::connection::Connections;
 use crate::connection::budget::Budget;
 use crate::connection::signal::{Changed, Signal};
 use crate::controller::image::Image;
+use crate::coordinator::Coordinators;
 use crate::fetch_session::FetchSessions;
 use crate::metadata::Metadata;
 use crate::metrics::ShardMetrics;
@@ -131,6 +132,8 @@ pub struct Shard {
     pub response_budget: Rc<Budget>,
     /// The quota hook.
     pub quotas: Quotas,
+    /// The coordinators whose partitions are here.
+    pub coordinators: Coordinators,
     image: RefCell<Rc<LocalImage>>,
     metadata: OnceCell<Rc<Metadata>>,
     settings: settings::SettingsCache,

@@ -32,6 +32,7 @@ use crate::connection::budget::Budget;
 use crate::connection::signal::{Changed, Signal};
 use crate::connection::{self, Connections, accept_loop};
 use crate::controller::Image;
+use crate::coordinator::Coordinators;
 use crate::fetch_session::FetchSessions;
 use crate::metadata::Metadata;
 use crate::quota::Quotas;
@@ -204,9 +205,12 @@ async fn run_on_runtime(start: ShardStart) -> Result<(), String> {
     });
     spawn_vital(&shard, "mailbox", Ending::WithTheBroker, receive);
     spawn("idle connections", connection::sweep(shard.clone()));
+    shard.expire_offsets();
     select(pin!(shard.stop.wait()), pin!(shard.broken.wait())).await;
     shard.stop.raise();
     shard.connections.stop(CONNECTIONS_END_WITHIN).await;
+    // Shards that still have connections may ask; they are told that nobody is in charge.
+    shard.coordinators.resign();
     let _ = reports.send(Report::Quiet { shard: index });
     match select(pin!(shard.close.wait()), pin!(shard.broken.wait())).await {
         Either::Left(_) => close(&shard).await,
@@ -267,6 +271,7 @@ fn new_shard(
         request_budget,
         response_budget,
         quotas: Quotas::default(),
+        coordinators: Coordinators::default(),
         image: RefCell::new(Rc::new(LocalImage(Arc::new(Image::empty())))),
         metadata: OnceCell::new(),
         settings: SettingsCache::default(),
@@ -418,6 +423,17 @@ impl Shard {
             .fetch_sessions
             .set(self.fetch_sessions.borrow().len() as u64);
         self.metrics.mailbox_waits.set(self.exchange.held_up());
+        let (mut groups, mut members, mut offsets) = (0, 0, 0);
+        for host in self.coordinators.groups() {
+            let counts = host.look(|machine| machine.counts()).unwrap_or_default();
+            groups += counts.groups as u64;
+            members += counts.members as u64;
+            offsets += counts.offsets as u64;
+        }
+        self.metrics.groups.set(groups);
+        self.metrics.group_members.set(members);
+        self.metrics.group_offsets.set(offsets);
+        self.metrics.lag.take(self);
     }
 }
 

@@ -9,6 +9,7 @@ mod descriptors;
 mod directories;
 mod durability;
 mod fetch;
+mod groups;
 mod hostile;
 mod long_poll;
 mod memory;

@@ -69,6 +69,35 @@ impl<E: Environment> Log<E> {
         self.append_in_turn(incoming, None).await
     }
 
+    /// Appends one batch that the broker made itself, as a coordinator does: it gets the next offset, and is not held to a topic's rules for producers.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; no offset was given out then.
+    pub async fn append_internal(
+        &self,
+        batch: Bytes,
+        leader_epoch: i32,
+    ) -> Result<Appended, AppendError> {
+        self.check_online()?;
+        let header = BatchHeader::parse(&batch)?;
+        if header.size() != batch.len() || !header.checksum_matches(&batch) {
+            return Err(AppendError::Batch(BatchError::BadHeader(
+                "the batch does not match its length or its checksum",
+            )));
+        }
+        let incoming = Incoming {
+            header: BatchHeader {
+                leader_epoch,
+                ..header
+            },
+            payload: &batch[HEADER_BYTES..],
+            producer: ProducerBatch::of(&header),
+            check_sequence: false,
+            log_append_time: None,
+        };
+        self.append_in_turn(incoming, None).await
+    }
+
     /// Appends batches that carry their offsets and leader epochs, as a follower or the metadata log does. Gaps are allowed, going back is not.
     ///
     /// Returns the offsets of the first and last batch; batches before a failing one stay appended.

@@ -1,0 +1,415 @@
+//! Hosts a coordinator's state machine on the shard that owns its partition: loads it, feeds it, writes what it says, lets answers go.
+//!
+//! An event changes the state at once. Its records join those of other events that came while a write was in flight, and become one batch: one durable write
+//! for all of them. Its answers wait for that write and for all before it, so that nobody learns of a state that a crash could take back; an event that changes nothing
+//! is answered at once when nothing is in flight. When a write fails the state is ahead of its log: it is thrown away and loaded anew, and whoever waited is told to come again.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use futures_util::future::select;
+use ringlog_coordinator::{Caller, Now, Record, Token};
+use ringlog_engine::batch::{Attributes, BatchBuilder};
+use ringlog_engine::environment::Environment as _;
+use ringlog_net::{ErrorCode, Str, Uuid};
+use tokio::sync::oneshot;
+
+use super::load::load;
+use super::machine::{Machine, Output};
+use crate::connection::signal::{Changed, Signal};
+use crate::shard::runtime::spawn;
+use crate::shard::{Log, Shard};
+
+/// Records of several events become one batch up to this many bytes.
+const BATCH_BYTES: usize = 256 << 10;
+/// How long to wait after a failure before the state is loaded anew.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// Who asks, as it travels between shards.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// The version of the request.
+    pub version: i16,
+    /// What the client calls itself.
+    pub client_id: Str,
+    /// The client's address as Kafka writes it.
+    pub client_host: Str,
+}
+
+/// A partition of an internal topic, with the epoch in which this broker leads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The topic.
+    pub topic_id: Uuid,
+    /// The partition.
+    pub partition: i32,
+    /// The epoch.
+    pub leader_epoch: i32,
+}
+
+enum Phase<M> {
+    Loading,
+    Active(M),
+    /// Somebody else is in charge, or nobody will be any more.
+    Resigned,
+}
+
+/// An event whose records are to be written.
+struct Event<M: Machine> {
+    output: Output<M>,
+}
+
+/// One partition's coordinator.
+pub struct Host<M: Machine> {
+    place: Place,
+    log: Rc<Log>,
+    shard: Weak<Shard>,
+    make: Box<dyn Fn() -> M>,
+    phase: RefCell<Phase<M>>,
+    tokens: Cell<u64>,
+    waiting: RefCell<HashMap<Token, oneshot::Sender<M::Reply>>>,
+    queue: RefCell<VecDeque<Event<M>>>,
+    writing: Cell<bool>,
+    /// The deadline that the clock's task waits for.
+    armed: Cell<Option<u64>>,
+    rearm: Changed,
+    resigned: Signal,
+}
+
+/// Takes a request's place among those that wait away when nobody waits any more.
+struct Waiting<'a, M: Machine>(&'a Host<M>, Token);
+
+impl<M: Machine> Drop for Waiting<'_, M> {
+    fn drop(&mut self) {
+        self.0.waiting.borrow_mut().remove(&self.1);
+    }
+}
+
+impl<M: Machine> Host<M> {
+    /// Takes charge of a partition whose log is here, and starts loading it.
+    pub fn start(
+        shard: &Rc<Shard>,
+        place: Place,
+        log: Rc<Log>,
+        make: impl Fn() -> M + 'static,
+    ) -> Rc<Self> {
+        let host = Rc::new(Self {
+            place,
+            log,
+            shard: Rc::downgrade(shard),
+            make: Box::new(make),
+            phase: RefCell::new(Phase::Loading),
+            tokens: Cell::new(0),
+            waiting: RefCell::default(),
+            queue: RefCell::default(),
+            writing: Cell::new(false),
+            armed: Cell::new(None),
+            rearm: Changed::default(),
+            resigned: Signal::default(),
+        });
+        spawn("load coordinator", host.clone().load());
+        spawn("coordinator's clock", host.clone().keep_time());
+        host
+    }
+
+    /// The partition.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Hands a request to the machine and waits for its answer.
+    ///
+    /// # Errors
+    /// COORDINATOR_LOAD_IN_PROGRESS, NOT_COORDINATOR, or COORDINATOR_NOT_AVAILABLE when the answer's records could not be written.
+    pub async fn call(
+        self: &Rc<Self>,
+        asker: Asker,
+        act: impl FnOnce(&mut M, &Caller, &mut Output<M>),
+    ) -> Result<M::Reply, ErrorCode> {
+        let token = Token(self.tokens.get());
+        self.tokens.set(token.0 + 1);
+        let (sender, receiver) = oneshot::channel();
+        let waiting = Waiting(self, token);
+        self.waiting.borrow_mut().insert(token, sender);
+        self.step(|machine, now, fresh_id, output| {
+            let caller = Caller {
+                token,
+                now,
+                version: asker.version,
+                client_id: asker.client_id,
+                client_host: asker.client_host,
+                fresh_id,
+            };
+            act(machine, &caller, output);
+        })?;
+        let answer = receiver.await;
+        drop(waiting);
+        answer.map_err(|_| ErrorCode::COORDINATOR_NOT_AVAILABLE)
+    }
+
+    /// Looks something up in the state as it is now, which may be ahead of what is durable.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn look<R>(&self, look: impl FnOnce(&M) -> R) -> Result<R, ErrorCode> {
+        match &*self.phase.borrow() {
+            Phase::Active(machine) => Ok(look(machine)),
+            Phase::Loading => Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
+            Phase::Resigned => Err(ErrorCode::NOT_COORDINATOR),
+        }
+    }
+
+    /// Lets an event happen that nobody waits for.
+    pub fn happen(self: &Rc<Self>, act: impl FnOnce(&mut M, Now, &mut Output<M>)) {
+        // Without a loaded state there is nothing that could happen: what is loaded later looks at the world as it is then.
+        let _ = self.step(|machine, now, _, output| act(machine, now, output));
+    }
+
+    /// Gives the partition up: whoever waits is answered.
+    pub fn resign(self: &Rc<Self>) {
+        let phase = self.phase.replace(Phase::Resigned);
+        self.resigned.raise();
+        if let Phase::Active(mut machine) = phase {
+            let mut output = Output::default();
+            machine.resign(&mut output);
+            for (token, reply) in output.commands.replies {
+                self.answer(token, reply);
+            }
+        }
+    }
+
+    fn now(&self, shard: &Shard) -> Now {
+        Now {
+            monotonic_ms: shard.environment.now() / 1000,
+            wall_ms: shard.environment.wall_clock_ms(),
+        }
+    }
+
+    fn step(
+        self: &Rc<Self>,
+        act: impl FnOnce(&mut M, Now, Uuid, &mut Output<M>),
+    ) -> Result<(), ErrorCode> {
+        let shard = self.shard.upgrade().ok_or(ErrorCode::NOT_COORDINATOR)?;
+        let mut output = Output::default();
+        let next_deadline = {
+            let mut phase = self.phase.borrow_mut();
+            let machine = match &mut *phase {
+                Phase::Active(machine) => machine,
+                Phase::Loading => return Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
+                Phase::Resigned => return Err(ErrorCode::NOT_COORDINATOR),
+            };
+            act(machine, self.now(&shard), random_id(&shard), &mut output);
+            machine.next_deadline()
+        };
+        let sooner = match (next_deadline, self.armed.get()) {
+            (Some(next), Some(armed)) => next < armed,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if sooner {
+            self.rearm.notify();
+        }
+        self.follow_up(output);
+        Ok(())
+    }
+
+    /// Writes an event's records, then lets its answers go.
+    fn follow_up(self: &Rc<Self>, output: Output<M>) {
+        let idle = !self.writing.get() && self.queue.borrow().is_empty();
+        if output.commands.records.is_empty() && idle {
+            return self.release(output);
+        }
+        self.queue.borrow_mut().push_back(Event { output });
+        if !self.writing.replace(true) {
+            spawn("coordinator's writes", self.clone().write());
+        }
+    }
+
+    fn release(self: &Rc<Self>, output: Output<M>) {
+        for (token, reply) in output.commands.replies {
+            self.answer(token, reply);
+        }
+        for effect in output.effects {
+            M::perform(self, effect);
+        }
+    }
+
+    fn answer(&self, token: Token, reply: M::Reply) {
+        // Who asked may have gone.
+        if let Some(sender) = self.waiting.borrow_mut().remove(&token) {
+            let _ = sender.send(reply);
+        }
+    }
+
+    async fn write(self: Rc<Self>) {
+        loop {
+            let (events, records, producer) = self.take();
+            if events.is_empty() {
+                break;
+            }
+            let written = match records.is_empty() {
+                true => Ok(()),
+                false => self.append(&records, producer).await,
+            };
+            if let Err(reason) = written {
+                self.writing.set(false);
+                return self.lost(&reason);
+            }
+            for event in events {
+                self.release(event.output);
+            }
+        }
+        self.writing.set(false);
+    }
+
+    /// The events that the next batch is made of.
+    #[expect(
+        clippy::type_complexity,
+        reason = "three parts of one thing, taken apart at once by the only caller"
+    )]
+    fn take(&self) -> (Vec<Event<M>>, Vec<Record>, Option<(i64, i16)>) {
+        let mut queue = self.queue.borrow_mut();
+        let (mut events, mut records) = (Vec::new(), Vec::new());
+        let mut producer = None;
+        let mut bytes = 0;
+        while let Some(next) = queue.front() {
+            let commands = &next.output.commands;
+            if !commands.records.is_empty() {
+                let size: usize = commands.records.iter().map(size).sum();
+                let fits = bytes + size <= BATCH_BYTES && commands.producer == producer;
+                if !records.is_empty() && !fits {
+                    break;
+                }
+                producer = commands.producer;
+                bytes += size;
+            }
+            let Some(mut event) = queue.pop_front() else {
+                break;
+            };
+            records.append(&mut event.output.commands.records);
+            events.push(event);
+        }
+        (events, records, producer)
+    }
+
+    async fn append(&self, records: &[Record], producer: Option<(i64, i16)>) -> Result<(), String> {
+        let shard = self.shard.upgrade().ok_or("the broker stops")?;
+        let now_ms = shard.environment.wall_clock_ms();
+        let mut builder = BatchBuilder::new();
+        if let Some((id, epoch)) = producer {
+            builder = builder
+                .producer(id, epoch, ringlog_engine::batch::NO_SEQUENCE)
+                .attributes(Attributes::default().with_transactional(true));
+        }
+        for record in records {
+            builder.push(now_ms, Some(&record.key), record.value.as_deref(), &[]);
+        }
+        let batch = builder.build().map_err(|error| error.to_string())?;
+        let appended = self
+            .log
+            .append_internal(batch.into(), self.place.leader_epoch)
+            .await
+            .map_err(|error| error.to_string())?;
+        let flushed = self.log.flushed(appended.last_offset + 1).await;
+        flushed.map_err(|error| error.to_string())
+    }
+
+    /// The state is ahead of the log: start again from the log.
+    fn lost(self: &Rc<Self>, reason: &str) {
+        let log = self.log.topic_partition();
+        tracing::error!(%log, reason, "a coordinator could not write; its clients are told to come again, and its state is loaded anew");
+        self.queue.borrow_mut().clear();
+        let mut phase = self.phase.borrow_mut();
+        if matches!(*phase, Phase::Resigned) {
+            return;
+        }
+        *phase = Phase::Loading;
+        drop(phase);
+        // Without a sender whoever waits learns that there is no answer.
+        self.waiting.borrow_mut().clear();
+        let host = self.clone();
+        spawn("load coordinator", async move {
+            if let Some(shard) = host.shard.upgrade() {
+                shard.environment.sleep(AGAIN_AFTER).await;
+            }
+            host.load().await;
+        });
+    }
+
+    async fn load(self: Rc<Self>) {
+        let mut complained = false;
+        loop {
+            let Some(shard) = self.shard.upgrade() else {
+                return;
+            };
+            if self.resigned.is_raised() {
+                return;
+            }
+            let mut machine = (self.make)();
+            match load(&shard, &self.log, &mut machine).await {
+                Ok(()) => {
+                    if self.resigned.is_raised() {
+                        return;
+                    }
+                    let mut output = Output::default();
+                    machine.loaded(self.now(&shard), &mut output);
+                    *self.phase.borrow_mut() = Phase::Active(machine);
+                    self.rearm.notify();
+                    return self.follow_up(output);
+                }
+                Err(reason) => {
+                    if !std::mem::replace(&mut complained, true) {
+                        let log = self.log.topic_partition();
+                        tracing::error!(%log, reason, "a coordinator cannot load its state; its clients wait until it can");
+                    }
+                    shard.environment.sleep(AGAIN_AFTER).await;
+                }
+            }
+        }
+    }
+
+    /// Lets the machine know when a deadline has come.
+    async fn keep_time(self: Rc<Self>) {
+        while !self.resigned.is_raised() {
+            let Some(shard) = self.shard.upgrade() else {
+                return;
+            };
+            let deadline = self.look(M::next_deadline).unwrap_or(None);
+            let now = self.now(&shard).monotonic_ms;
+            self.armed.set(deadline);
+            // Looked at again after each notification.
+            let mut first = true;
+            let changed = self
+                .rearm
+                .until(|| (!std::mem::take(&mut first)).then_some(()));
+            let (mut changed, mut resigned) = (pin!(changed), pin!(self.resigned.wait()));
+            let changed = select(changed.as_mut(), resigned.as_mut());
+            match deadline {
+                None => {
+                    drop(shard);
+                    let _ = changed.await;
+                }
+                Some(at) if at > now => {
+                    let sleep = shard.environment.sleep(Duration::from_millis(at - now));
+                    drop(shard);
+                    let _ = select(pin!(sleep), changed).await;
+                }
+                Some(_) => self.happen(|machine, now, output| machine.on_timeout(now, output)),
+            }
+        }
+    }
+}
+
+fn size(record: &Record) -> usize {
+    record.key.len() + record.value.as_ref().map_or(0, |value| value.len())
+}
+
+fn random_id(shard: &Shard) -> Uuid {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&shard.environment.random().to_be_bytes());
+    id[8..].copy_from_slice(&shard.environment.random().to_be_bytes());
+    Uuid(id)
+}

@@ -1,0 +1,30 @@
+//! JoinGroup (versions 0 to 9): a member enters the next generation of a classic group; the answer comes when the generation begins.
+
+use ringlog_coordinator::groups::GroupReply;
+use ringlog_net::ErrorCode;
+use ringlog_net::messages::join_group::{JoinGroupRequest, JoinGroupResponse};
+
+use super::RequestContext;
+use super::groups::may_read;
+
+/// See the module.
+pub async fn handle(context: &RequestContext, request: JoinGroupRequest) -> JoinGroupResponse {
+    let member_id = request.member_id.detached();
+    let refused = |error_code| JoinGroupResponse {
+        error_code,
+        member_id: member_id.clone(),
+        ..JoinGroupResponse::default()
+    };
+    if let Err(error) = may_read(context, &request.group_id) {
+        return refused(error);
+    }
+    let group_id = request.group_id.detached();
+    let asked = context.ask_group(&group_id, move |machine, caller, output| {
+        machine.join_group(caller, request, output);
+    });
+    match asked.await {
+        Ok(GroupReply::JoinGroup(response)) => response,
+        Ok(_) => refused(ErrorCode::UNKNOWN_SERVER_ERROR),
+        Err(error) => refused(error),
+    }
+}

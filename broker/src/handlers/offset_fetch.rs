@@ -1,0 +1,202 @@
+//! OffsetFetch (versions 1 to 10): how far groups have read. From version 8 on for several groups at once (KIP-709), from version 10 on with topic ids.
+
+use futures_util::future::join_all;
+use ringlog_coordinator::groups::GroupReply;
+use ringlog_net::messages::offset_fetch::{
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics, OffsetFetchResponse,
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+};
+use ringlog_net::{ErrorCode, Uuid};
+
+use super::RequestContext;
+use super::groups::{GROUPS_MAX, may};
+use super::partition::topic_of;
+use crate::authorizer::{Operation, ResourceType};
+
+/// From this version on several groups are asked for at once.
+const BATCHED_FROM: i16 = 8;
+/// From this version on topics are named by id alone.
+const TOPIC_IDS_FROM: i16 = 10;
+/// From this version on null stands for all topics.
+const ALL_TOPICS_FROM: i16 = 2;
+
+/// See the module.
+pub async fn handle(context: &RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse {
+    let require_stable = request.require_stable;
+    if context.version >= BATCHED_FROM {
+        let groups = request
+            .groups
+            .into_iter()
+            .enumerate()
+            .map(|(at, group)| async move {
+                if at >= GROUPS_MAX {
+                    return refused(&group, ErrorCode::INVALID_REQUEST);
+                }
+                fetch(context, group, require_stable).await
+            });
+        return OffsetFetchResponse {
+            groups: join_all(groups).await,
+            ..OffsetFetchResponse::default()
+        };
+    }
+    let topics = match request.topics {
+        None if context.version < ALL_TOPICS_FROM => Some(Vec::new()),
+        topics => topics,
+    };
+    let group = OffsetFetchRequestGroup {
+        group_id: request.group_id,
+        topics: topics.map(|topics| {
+            let named = topics.into_iter().map(|topic| OffsetFetchRequestTopics {
+                name: topic.name,
+                topic_id: Uuid::ZERO,
+                partition_indexes: topic.partition_indexes,
+            });
+            named.collect()
+        }),
+        ..OffsetFetchRequestGroup::default()
+    };
+    single(context.version, fetch(context, group, require_stable).await)
+}
+
+/// The answer for one group in the form from before version 8.
+fn single(version: i16, group: OffsetFetchResponseGroup) -> OffsetFetchResponse {
+    let error_code = group.error_code;
+    let topics = group
+        .topics
+        .into_iter()
+        .map(|topic| OffsetFetchResponseTopic {
+            name: topic.name,
+            partitions: topic
+                .partitions
+                .into_iter()
+                .map(|partition| OffsetFetchResponsePartition {
+                    partition_index: partition.partition_index,
+                    committed_offset: partition.committed_offset,
+                    committed_leader_epoch: partition.committed_leader_epoch,
+                    metadata: partition.metadata,
+                    // Before version 2 there is no other place for the group's own error.
+                    error_code: match partition.error_code {
+                        ErrorCode::NONE if version < ALL_TOPICS_FROM => error_code,
+                        own => own,
+                    },
+                })
+                .collect(),
+        });
+    OffsetFetchResponse {
+        topics: topics.collect(),
+        error_code,
+        ..OffsetFetchResponse::default()
+    }
+}
+
+async fn fetch(
+    context: &RequestContext,
+    mut group: OffsetFetchRequestGroup,
+    require_stable: bool,
+) -> OffsetFetchResponseGroup {
+    if let Err(error) = may(context, Operation::Describe, &group.group_id) {
+        return refused(&group, error);
+    }
+    let whole = refused(&group, ErrorCode::UNKNOWN_SERVER_ERROR);
+    let mut unknown = Vec::new();
+    if let Some(topics) = &mut group.topics {
+        topics.retain_mut(|topic| match resolve(context, topic) {
+            Ok(()) => true,
+            Err(error) => {
+                unknown.push(without_offsets(topic, error));
+                false
+            }
+        });
+        if topics.is_empty() && !unknown.is_empty() {
+            return OffsetFetchResponseGroup {
+                topics: unknown,
+                error_code: ErrorCode::NONE,
+                ..whole
+            };
+        }
+    }
+    let group_id = group.group_id.detached();
+    let asked = context.ask_group(&group_id, move |machine, caller, output| {
+        machine.offset_fetch(caller, group, require_stable, output);
+    });
+    match asked.await {
+        Ok(GroupReply::OffsetFetchGroup(mut answered)) => {
+            if context.version >= TOPIC_IDS_FROM {
+                name_by_id(context, &mut answered);
+            }
+            answered.topics.extend(unknown);
+            answered
+        }
+        Ok(_) => whole,
+        Err(error_code) => OffsetFetchResponseGroup {
+            error_code,
+            ..whole
+        },
+    }
+}
+
+/// Gives a topic its name, if it may be looked at.
+fn resolve(
+    context: &RequestContext,
+    topic: &mut OffsetFetchRequestTopics,
+) -> Result<(), ErrorCode> {
+    if context.version >= TOPIC_IDS_FROM {
+        if topic.topic_id.is_zero() {
+            return Err(ErrorCode::UNKNOWN_TOPIC_ID);
+        }
+        let found = context.shard.with_image(|image| {
+            topic_of(image, "", topic.topic_id).map(|found| found.name.clone())
+        });
+        topic.name = found?;
+    }
+    match context.authorize(Operation::Describe, ResourceType::Topic, &topic.name) {
+        true => Ok(()),
+        false => Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED),
+    }
+}
+
+/// Replaces names by ids; offsets of topics that are gone have none and are left out.
+fn name_by_id(context: &RequestContext, group: &mut OffsetFetchResponseGroup) {
+    context.shard.with_image(|image| {
+        group
+            .topics
+            .retain_mut(|topic| match image.topic(&topic.name) {
+                Some(found) => {
+                    topic.topic_id = found.id;
+                    true
+                }
+                None => !topic.topic_id.is_zero(),
+            });
+    });
+}
+
+fn without_offsets(
+    topic: &OffsetFetchRequestTopics,
+    error_code: ErrorCode,
+) -> OffsetFetchResponseTopics {
+    OffsetFetchResponseTopics {
+        name: topic.name.detached(),
+        topic_id: topic.topic_id,
+        partitions: topic
+            .partition_indexes
+            .iter()
+            .map(|index| OffsetFetchResponsePartitions {
+                partition_index: *index,
+                committed_offset: -1,
+                committed_leader_epoch: -1,
+                metadata: Some(Default::default()),
+                error_code,
+            })
+            .collect(),
+    }
+}
+
+/// A group's answer with an error and nothing else; before version 2 its partitions carry the error.
+fn refused(group: &OffsetFetchRequestGroup, error_code: ErrorCode) -> OffsetFetchResponseGroup {
+    OffsetFetchResponseGroup {
+        group_id: group.group_id.detached(),
+        topics: Vec::new(),
+        error_code,
+    }
+}
