@@ -5,7 +5,7 @@ use ringlog_net::messages::offset_delete::{
     OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteResponsePartition,
     OffsetDeleteResponseTopic,
 };
-use ringlog_net::{ErrorCode, Str};
+use ringlog_net::{ErrorCode, Str, Uuid};
 
 use super::classic::State;
 use super::context::bytes_of;
@@ -146,8 +146,20 @@ impl GroupCoordinator {
 
     /// A topic is gone: the offsets that groups have in it are deleted, if need be in several steps, the others with [`on_timeout`](Self::on_timeout).
     pub fn on_topic_deleted(&mut self, topic: &str, now: Now, out: &mut Commands<GroupReply>) {
+        self.on_topic_id_deleted(topic, Uuid::ZERO, now, out);
+    }
+
+    /// As [`on_topic_deleted`](Self::on_topic_deleted), but leaves alone what was committed for a newer topic of the same name.
+    pub fn on_topic_id_deleted(
+        &mut self,
+        topic: &str,
+        topic_id: Uuid,
+        now: Now,
+        out: &mut Commands<GroupReply>,
+    ) {
         let work = Work::DeleteTopic {
             topic: Str::from(topic),
+            topic_id,
             from: None,
         };
         self.start_work(work, now, out);

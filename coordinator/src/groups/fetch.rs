@@ -8,7 +8,6 @@ use ringlog_net::{ErrorCode, Str, Uuid};
 
 use super::GroupCoordinator;
 use super::group::Group;
-use super::offsets::CommittedOffset;
 use super::reply::GroupReply;
 use super::table::OffsetKey;
 use crate::{Caller, Commands};
@@ -92,7 +91,7 @@ fn partition_of(
     let is_unstable = require_stable && group.is_some_and(|group| group.unstable.contains_key(key));
     let committed = group
         .and_then(|group| group.offsets.get(key))
-        .filter(|committed| !is_unstable && is_of_topic(committed, topic_id));
+        .filter(|committed| !is_unstable && committed.is_of_topic(topic_id));
     OffsetFetchResponsePartitions {
         partition_index: key.1,
         committed_offset: committed.map_or(NO_OFFSET, |committed| committed.offset),
@@ -104,9 +103,4 @@ fn partition_of(
             ErrorCode::NONE
         },
     }
-}
-
-/// Whether a commit is about the topic that is asked for, and not an older one of the same name.
-fn is_of_topic(committed: &CommittedOffset, topic_id: Uuid) -> bool {
-    committed.topic_id.is_zero() || topic_id.is_zero() || committed.topic_id == topic_id
 }

@@ -62,6 +62,11 @@ impl CommittedOffset {
             .map_or_else(Str::default, Str::from)
     }
 
+    /// Whether it is about a topic, and not about an older or newer one of the same name. A topic id that is not known, here or there, is any.
+    pub(crate) fn is_of_topic(&self, topic_id: Uuid) -> bool {
+        self.topic_id.is_zero() || topic_id.is_zero() || self.topic_id == topic_id
+    }
+
     /// Whether the time is up, given when retention began.
     pub(crate) fn is_expired(&self, since_ms: i64, now_ms: i64, retention_ms: i64) -> bool {
         if self.expire_timestamp_ms == NO_TIMESTAMP {

@@ -3,7 +3,7 @@
 //! The first step is done with the event that asks for it. As long as work is left, a timer is due.
 
 use ringlog_net::messages::delete_groups::DeletableGroupResult;
-use ringlog_net::{ErrorCode, Str};
+use ringlog_net::{ErrorCode, Str, Uuid};
 
 use super::GroupCoordinator;
 use super::reply::GroupReply;
@@ -17,6 +17,8 @@ pub(crate) enum Work {
     /// Delete the offsets in a topic.
     DeleteTopic {
         topic: Str,
+        /// Zero for any topic of the name.
+        topic_id: Uuid,
         /// The group to go on with.
         from: Option<Str>,
     },
@@ -68,12 +70,17 @@ impl GroupCoordinator {
                 let is_done = self.delete_group_step(&group, token, now, out);
                 (!is_done).then_some(Work::DeleteGroup { group, token })
             }
-            Work::DeleteTopic { topic, from } => {
+            Work::DeleteTopic {
+                topic,
+                topic_id,
+                from,
+            } => {
                 let next = self.each_group(from, |coordinator, group| {
-                    coordinator.delete_topic_step(group, &topic, out)
+                    coordinator.delete_topic_step(group, &topic, topic_id, out)
                 });
                 next.map(|from| Work::DeleteTopic {
                     topic: topic.clone(),
+                    topic_id,
                     from: Some(from),
                 })
             }
@@ -114,12 +121,16 @@ impl GroupCoordinator {
         &mut self,
         group_id: &Str,
         topic: &Str,
+        topic_id: Uuid,
         out: &mut Commands<GroupReply>,
     ) -> bool {
         let Some(group) = self.groups.get(group_id) else {
             return true;
         };
-        let committed = group.offsets.of_topic(topic);
+        let committed = group.offsets.of_topic(topic).filter(|key| {
+            let offset = group.offsets.get(key);
+            offset.is_some_and(|offset| offset.is_of_topic(topic_id))
+        });
         let unstable = group.unstable.of_topic(topic);
         let keys: Vec<OffsetKey> = committed.chain(unstable).cloned().collect();
         self.remove_offsets(group_id, keys, out)

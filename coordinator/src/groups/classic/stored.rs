@@ -91,6 +91,10 @@ impl ClassicGroup {
         if !group.members.is_empty() {
             group.state = State::Stable;
         }
+        let leader = group.leader.as_ref();
+        if leader.is_none_or(|leader| !group.members.contains(leader)) {
+            group.leader = group.members.iter().next().map(|member| member.id.clone());
+        }
         Ok(group)
     }
 }

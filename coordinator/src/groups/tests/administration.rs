@@ -2,7 +2,7 @@
 
 use ringlog_net::messages::describe_groups::DescribedGroup;
 use ringlog_net::messages::offset_commit::OffsetCommitRequestPartition;
-use ringlog_net::{ErrorCode, Str};
+use ringlog_net::{ErrorCode, Str, Uuid};
 
 use super::harness::{Host, commit, join, subscription, txn_commit};
 use crate::Token;
@@ -189,4 +189,23 @@ fn a_topic_takes_its_offsets_along() {
     assert_eq!(left(&host), ["s", "t2"]);
     host.restart();
     assert_eq!(left(&host), ["s", "t2"]);
+}
+
+#[test]
+fn a_newer_topic_of_the_same_name_keeps_its_offsets() {
+    let mut host = Host::new();
+    let (old, new) = (Uuid([1; 16]), Uuid([2; 16]));
+    for (partition, topic_id) in [(0, old), (1, new), (2, Uuid::ZERO)] {
+        let mut request = commit("g", "", -1, "t", partition, 1);
+        request.topics[0].topic_id = topic_id;
+        assert_eq!(host.commit_as(10, request), ErrorCode::NONE);
+    }
+    let now = host.now;
+    host.event(|coordinator, out| coordinator.on_topic_id_deleted("t", old, now, out));
+    let left: Vec<i32> = host
+        .coordinator
+        .committed_offsets()
+        .map(|(_, _, partition, _)| partition)
+        .collect();
+    assert_eq!(left, [1]);
 }

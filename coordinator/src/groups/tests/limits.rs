@@ -1,10 +1,13 @@
 //! Hostile input: whatever is sent, it is answered, and memory stays within the limits that are set.
 
+use proptest::prelude::*;
+use proptest::sample::Index;
 use ringlog_net::ErrorCode;
 use ringlog_net::messages::join_group::JoinGroupRequest;
 
-use super::harness::{Host, commit, join, protocol, subscription, txn_commit};
-use crate::groups::GroupConfig;
+use super::harness::{Entry, Host, commit, join, protocol, subscription, txn_commit};
+use crate::Commands;
+use crate::groups::{GroupConfig, GroupCoordinator, ListFilter};
 
 fn small() -> Host {
     Host::with(GroupConfig {
@@ -217,4 +220,58 @@ fn a_protocol_that_is_named_twice_counts_once() {
     host.join_request(3, join("g", ""));
     host.advance(100_000);
     assert_eq!(host.waiting(), 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// Whatever stands in the log, reading it neither panics nor leaves a group that cannot go on.
+    #[test]
+    fn a_damaged_log_does_no_harm(
+        damage in prop::collection::vec((any::<Index>(), any::<bool>(), any::<Index>(), any::<u8>()), 1..8),
+    ) {
+        let mut host = Host::new();
+        let ids = host.stable_group("g", 2);
+        host.commit_as(9, commit("g", &ids[0], 1, "t", 0, 1));
+        host.txn_commit(txn_commit("g", 7, "t", 1, 1));
+        host.commit("h", "t", 0, 1);
+        let mut log = host.log.clone();
+        for (record, is_key, position, byte) in damage {
+            let place = record.index(log.len());
+            let Entry::Record(_, record) = &mut log[place] else {
+                continue;
+            };
+            let bytes = match &mut record.value {
+                Some(value) if !is_key => value,
+                _ => &mut record.key,
+            };
+            let mut damaged = bytes.to_vec();
+            let position = position.index(damaged.len());
+            damaged[position] = byte;
+            *bytes = damaged.into();
+        }
+        let mut coordinator = GroupCoordinator::new(GroupConfig::default());
+        for entry in log {
+            if let Entry::Record(producer, record) = entry {
+                // An error is as good an answer as any.
+                let _ = coordinator.replay(producer, record.key, record.value);
+            }
+        }
+        coordinator.on_transaction_marker(7, true);
+        let mut out = Commands::default();
+        coordinator.loaded(host.now, &mut out);
+        host.coordinator = coordinator;
+        host.join_request(9, join("g", &ids[0]));
+        for id in &ids {
+            host.heartbeat("g", id, 1);
+            host.sync("g", id, 1, &[]);
+        }
+        host.event(|coordinator, out| {
+            let mut filters = ListFilter::default();
+            filters.types.push("classic".into());
+            assert_eq!(coordinator.list_groups(&filters).len(), coordinator.counts().groups);
+            coordinator.resign(out);
+        });
+        prop_assert_eq!(host.waiting(), 0);
+    }
 }
