@@ -314,15 +314,16 @@ impl Stage<'_> {
             let ends = config.repeat.then_some(latest);
             consumer = Some(self.consumer(config, window, stamped, starts, ends, &poller)?);
         }
+        // Several readers see each record several times: then it is read back once afterwards.
+        let one_reader = workload
+            .consumer
+            .as_ref()
+            .is_some_and(|config| config.connections == 1);
         Ok(Drive {
             clock: self.clock,
             poller,
-            await_consumer: producer.is_some()
-                && workload
-                    .consumer
-                    .as_ref()
-                    .is_some_and(|c| c.connections == 1),
-            verifier: (verify && consumer.is_some()).then(Verifier::new),
+            await_consumer: producer.is_some() && one_reader,
+            verifier: (verify && one_reader).then(Verifier::new),
             producer,
             consumer,
             schedule,

@@ -37,6 +37,9 @@ pub const ROUNDS: usize = 12;
 /// Failed runs after which nothing more is tried.
 const FAILURES_MAX: usize = 3;
 
+/// Figures that the answer's sentence names.
+const NAMED_MAX: usize = 3;
+
 /// What to compare, and how.
 pub struct Options {
     /// The revision that is there.
@@ -421,9 +424,16 @@ fn conclude(found: &mut Comparison, options: &Options, subject: &Subject) {
             .figures
             .iter()
             .filter(|figure| figure.judged.verdict == verdict);
-        such.map(|figure| format!("{} of {}", figure.label, figure.workload))
-            .collect::<Vec<_>>()
-            .join(", ")
+        let names: Vec<String> = such
+            .map(|figure| format!("{} of {}", figure.label, figure.workload))
+            .collect();
+        let more = names.len().saturating_sub(NAMED_MAX);
+        let shown = names[..names.len() - more].join(", ");
+        if more == 0 {
+            shown
+        } else {
+            format!("{shown} and {more} more")
+        }
     };
     found.reason = match found.answer {
         Verdict::Worse => format!("worse: {}", named(Verdict::Worse)),

@@ -1,19 +1,13 @@
-//! Noise as it was measured: whole rounds of a revision against itself, for the decision's tests. Made by `ringlog-perf ab HEAD HEAD --json`, reduced to the figures.
+//! Noise as it was measured, for the decision's tests: logarithms of the ratio between two runs of one workload on one build of Ringlog.
+//!
+//! From the two rounds of a `ringlog-bench compare` of twelve workloads on two cores, minutes apart, while other work kept 0.2 to 0.5 cores busy: more
+//! noise than a machine that is left alone has, and more than between the two runs of a round, which follow each other at once.
 
-use serde::Deserialize;
+use std::collections::BTreeMap;
 
 use super::figure::Kind;
 
-/// What was recorded.
-#[derive(Deserialize)]
-pub struct Recorded {
-    /// The figures' kinds.
-    pub kinds: Vec<Kind>,
-    /// Per round, per figure: one run and the other.
-    pub rounds: Vec<Vec<(f64, f64)>>,
-}
-
-/// The record.
-pub fn rounds() -> Recorded {
-    serde_json::from_str(include_str!("recorded.json")).expect("the recorded rounds")
+/// The differences by kind of figure.
+pub fn differences() -> BTreeMap<Kind, Vec<f64>> {
+    serde_json::from_str(include_str!("recorded.json")).expect("the recorded differences")
 }
