@@ -181,6 +181,9 @@ struct RunArgs {
     /// Check every record for loss, duplication, reordering and corruption
     #[arg(long)]
     verify: bool,
+    /// Count the broker's system calls; needs --pid and a perf that may
+    #[arg(long, requires = "pid")]
+    syscalls: bool,
     /// Leave the topics that the run created
     #[arg(long)]
     keep_topics: bool,
@@ -243,6 +246,7 @@ fn run_workloads(args: &RunArgs) -> u8 {
             bootstrap: args.bootstrap.clone(),
             pid: args.pid,
             verify: args.verify,
+            syscalls: args.syscalls,
             keep_topics: args.keep_topics,
             progress: !args.quiet,
         };
@@ -308,6 +312,7 @@ fn try_rates(
         bootstrap: args.bootstrap.clone(),
         pid: args.pid,
         verify: args.verify,
+        syscalls: false,
         keep_topics: false,
         progress: false,
     };

@@ -26,7 +26,7 @@ use crate::client::wire;
 use crate::latency::Latencies;
 use crate::schedule::Random;
 use crate::series::Flow;
-use crate::workload::{Acks, PAYLOADS, Partitioner, Producer, Rate};
+use crate::workload::{Acks, PAYLOADS, Partitioner, Producer, Rate, sizes};
 
 /// A request is closed at this size, like Java's `max.request.size`; it always holds at least one batch.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
@@ -72,6 +72,8 @@ struct Lane {
     client: u32,
     builder: BatchBuilder,
     intended: Vec<u64>,
+    /// Bytes of the open batch's values.
+    value_bytes: u64,
     generation: u32,
     queued: bool,
     /// Whether the open batch may be sent although it is not full.
@@ -108,8 +110,11 @@ pub struct ProducerLoad {
     links: Vec<Link>,
     lingering: VecDeque<(u64, u32, u32)>,
     payloads: Vec<Bytes>,
+    /// Bytes of the smallest value.
+    smallest: usize,
     key: Vec<u8>,
-    spare: Vec<BytesMut>,
+    /// Buffers of acknowledged batches, and bytes of the values in each.
+    spare: Vec<(BytesMut, u64)>,
     spare_times: Vec<Vec<u64>>,
     identities: Vec<(i64, i16)>,
     run: u32,
@@ -169,6 +174,7 @@ impl ProducerLoad {
             links: Vec::new(),
             lingering: VecDeque::new(),
             payloads: payloads(config, u64::from(setup.run))?,
+            smallest: config.smallest_record(),
             key: vec![b'k'; config.key_bytes],
             spare: Vec::new(),
             spare_times: Vec::new(),
@@ -237,6 +243,7 @@ impl ProducerLoad {
                     client: client as u32,
                     builder: BatchBuilder::default(),
                     intended: Vec::new(),
+                    value_bytes: 0,
                     generation: 0,
                     queued: false,
                     due: false,
@@ -273,9 +280,15 @@ impl ProducerLoad {
         };
         let index = (client * u64::from(self.partitions) + partition) as u32;
         self.counts.offered += 1;
-        self.append(index, intended, now, number);
+        let payload = self.payload(number);
+        if self.is_full(index, payload.len()) {
+            self.seal(index);
+            self.make_ready(index);
+        }
+        self.append(index, intended, now, number, &payload);
+        let full = self.is_full(index, self.smallest);
         let lane = &mut self.lanes[index as usize];
-        if lane.builder.bytes() + self.config.record_bytes > self.config.batch_bytes {
+        if full {
             self.seal(index);
             self.make_ready(index);
         } else if self.config.linger_ms <= 0.0 {
@@ -288,9 +301,25 @@ impl ProducerLoad {
         }
     }
 
-    fn append(&mut self, index: u32, intended: u64, now: u64, number: u64) {
+    /// The value of record `number`. Values of one size take turns; which size comes next is chance.
+    fn payload(&mut self, number: u64) -> Bytes {
+        let count = self.payloads.len() as u64;
+        let at = if self.config.record_sizes.is_empty() {
+            number % count
+        } else {
+            self.random.below(count)
+        };
+        self.payloads[at as usize].clone()
+    }
+
+    /// Whether a value of `bytes` bytes no longer fits the open batch.
+    fn is_full(&self, index: u32, bytes: usize) -> bool {
+        let builder = &self.lanes[index as usize].builder;
+        builder.count() > 0 && builder.bytes() + bytes > self.config.batch_bytes
+    }
+
+    fn append(&mut self, index: u32, intended: u64, now: u64, number: u64, payload: &[u8]) {
         let lane = &mut self.lanes[index as usize];
-        let payload = &self.payloads[(number % PAYLOADS as u64) as usize];
         let stamp = self.stamp.map(|checksum| {
             let sequence = (u64::from(lane.client) << CLIENT_SHIFT) | lane.next_sequence;
             (
@@ -317,6 +346,7 @@ impl ProducerLoad {
             lane.intended = times;
         }
         lane.intended.push(intended);
+        lane.value_bytes += payload.len() as u64;
         self.buffered += payload.len();
     }
 
@@ -353,11 +383,12 @@ impl ProducerLoad {
         lane.generation = lane.generation.wrapping_add(1);
         lane.due = false;
         let intended = std::mem::take(&mut lane.intended);
+        let value_bytes = std::mem::take(&mut lane.value_bytes);
         match lane.builder.seal(identity, self.config.compression) {
             Ok(bytes) => lane.sealed.push_back(Sent {
                 bytes,
                 count: intended.len() as u64,
-                value_bytes: (intended.len() * self.config.record_bytes) as u64,
+                value_bytes,
                 intended,
                 made: 0,
             }),
@@ -449,7 +480,7 @@ impl ProducerLoad {
     /// Closed loop: one batch of as many records as fit, from an acknowledged one's buffer where records need no stamp.
     fn whole_batch(&mut self, index: u32, now: u64) {
         if self.reusable()
-            && let Some(mut buffer) = self.spare.pop()
+            && let Some((mut buffer, value_bytes)) = self.spare.pop()
         {
             let count = i32::from_be_bytes([buffer[57], buffer[58], buffer[59], buffer[60]]);
             let wall = self.clock.wall_ms(now);
@@ -457,7 +488,6 @@ impl ProducerLoad {
             batch::stamp_header(&mut buffer, wall, wall, identity, count);
             let count = u64::from(count.cast_unsigned());
             self.counts.offered += count;
-            let value_bytes = count * self.config.record_bytes as u64;
             self.buffered += value_bytes as usize;
             let bytes = buffer.freeze();
             let sent = Sent {
@@ -472,14 +502,13 @@ impl ProducerLoad {
         }
         loop {
             let number = self.next_record;
-            self.next_record += 1;
-            self.counts.offered += 1;
-            self.append(index, now, now, number);
-            if self.lanes[index as usize].builder.bytes() + self.config.record_bytes
-                > self.config.batch_bytes
-            {
+            let payload = self.payload(number);
+            if self.is_full(index, payload.len()) {
                 break;
             }
+            self.next_record += 1;
+            self.counts.offered += 1;
+            self.append(index, now, now, number, &payload);
         }
         self.seal(index);
         if let Some(sent) = self.lanes[index as usize].sealed.back_mut() {
@@ -705,7 +734,7 @@ impl ProducerLoad {
             && self.spare.len() < SPARE_BATCHES_MAX
             && let Ok(buffer) = sent.bytes.try_into_mut()
         {
-            self.spare.push(buffer);
+            self.spare.push((buffer, sent.value_bytes));
         }
     }
 
@@ -764,9 +793,13 @@ fn payloads(config: &Producer, seed: u64) -> io::Result<Vec<Bytes>> {
         return Ok(vec![Bytes::from(std::fs::read(file)?); PAYLOADS]);
     }
     let mut random = Random::new(seed);
-    let fresh = (config.record_bytes as f64 * (1.0 - config.repetition)) as usize;
-    let payload = |_| {
-        let bytes = (0..config.record_bytes).map(|at| {
+    let pool = match config.record_sizes.as_slice() {
+        [] => vec![config.record_bytes; PAYLOADS],
+        mix => sizes::pool(mix),
+    };
+    let payload = |size: usize| {
+        let fresh = (size as f64 * (1.0 - config.repetition)) as usize;
+        let bytes = (0..size).map(|at| {
             if at < fresh {
                 random.bits() as u8
             } else {
@@ -775,5 +808,5 @@ fn payloads(config: &Producer, seed: u64) -> io::Result<Vec<Bytes>> {
         });
         bytes.collect::<Vec<u8>>().into()
     };
-    Ok((0..PAYLOADS).map(payload).collect())
+    Ok(pool.into_iter().map(payload).collect())
 }

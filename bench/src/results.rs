@@ -291,6 +291,16 @@ fn usage_line(out: &mut String, who: &str, usage: &Usage) -> fmt::Result {
     {
         write!(out, "  {waited} waits, {preempted} preemptions")?;
     }
+    if let Some(calls) = usage.syscalls {
+        write!(out, "  {calls} system calls")?;
+    }
+    if let Some(held) = usage.throttled.filter(|held| held.times > 0) {
+        write!(
+            out,
+            "  held back {} times for {:.2} s",
+            held.times, held.seconds
+        )?;
+    }
     match usage.write_bytes {
         Some(bytes) => writeln!(out, "  wrote {:.1} MB", bytes as f64 / 1e6),
         None => writeln!(out),
@@ -399,6 +409,9 @@ impl Outcome {
                     ""
                 )?;
             }
+        }
+        if let Some(reason) = &seen.syscalls_refused {
+            writeln!(out, "  {:<22} system calls were not counted: {reason}", "")?;
         }
         usage_line(out, "generator", &seen.generator)?;
         if let Some(cost) = self.generator_s_per_million() {

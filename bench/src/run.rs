@@ -40,6 +40,8 @@ const STEAL_MAX: f64 = 0.02;
 
 /// Seconds of standing still that make a run doubtful.
 const STOOD_STILL_MAX_S: f64 = 0.25;
+/// Share of the window for which a control group may be held back.
+const THROTTLED_MAX: f64 = 0.01;
 /// Cores busy with something else that make a run doubtful.
 const OTHERS_MAX: f64 = 0.15;
 
@@ -55,6 +57,8 @@ pub struct RunOptions {
     pub pid: Option<u32>,
     /// Whether every record is verified.
     pub verify: bool,
+    /// Whether the broker's system calls are counted.
+    pub syscalls: bool,
     /// Whether topics that this run created stay.
     pub keep_topics: bool,
     /// Whether to write progress to standard error.
@@ -189,6 +193,7 @@ impl Stage<'_> {
             self.options.pid,
             delay,
             Duration::from_secs_f64(workload.run.duration_s),
+            self.options.syscalls,
         );
         drive.run(&mut |at_ms, acknowledged, received| {
             if self.options.progress {
@@ -283,7 +288,7 @@ impl Stage<'_> {
         let mut producer = None;
         let mut schedule = None;
         if let Some(config) = &workload.producer {
-            if verify && config.record_bytes < crate::client::batch::STAMP_BYTES {
+            if verify && config.smallest_record() < crate::client::batch::STAMP_BYTES {
                 let reason = format!(
                     "--verify needs records of at least {} bytes",
                     crate::client::batch::STAMP_BYTES
@@ -309,15 +314,16 @@ impl Stage<'_> {
             let ends = config.repeat.then_some(latest);
             consumer = Some(self.consumer(config, window, stamped, starts, ends, &poller)?);
         }
+        // Several readers see each record several times: then it is read back once afterwards.
+        let one_reader = workload
+            .consumer
+            .as_ref()
+            .is_some_and(|config| config.connections == 1);
         Ok(Drive {
             clock: self.clock,
             poller,
-            await_consumer: producer.is_some()
-                && workload
-                    .consumer
-                    .as_ref()
-                    .is_some_and(|c| c.connections == 1),
-            verifier: (verify && consumer.is_some()).then(Verifier::new),
+            await_consumer: producer.is_some() && one_reader,
+            verifier: (verify && one_reader).then(Verifier::new),
             producer,
             consumer,
             schedule,
@@ -361,6 +367,7 @@ impl Stage<'_> {
             arrival: Arrival::Uniform,
             burst_records: 1,
             record_bytes: preload.record_bytes,
+            record_sizes: Vec::new(),
             key_bytes: 0,
             payload_file: None,
             repetition: 0.0,
@@ -574,6 +581,20 @@ fn judge(outcome: &mut Outcome) {
                 "disturbed: the machine stood still for {:.1} s (a thread that only sleeps was that late)",
                 seen.machine.stood_still_s
             ));
+        }
+        for (who, usage) in [
+            ("broker", seen.broker.as_ref()),
+            ("generator", Some(&seen.generator)),
+        ] {
+            if let Some(usage) = usage
+                && let Some(held) = usage.throttled
+                && held.seconds > usage.seconds * THROTTLED_MAX
+            {
+                outcome.doubts.push(format!(
+                    "disturbed: the {who}'s control group was held back by its CPU limit {} times, for {:.2} s",
+                    held.times, held.seconds
+                ));
+            }
         }
         if let Some(others) = seen.machine.other_cores.filter(|&cores| cores > OTHERS_MAX) {
             outcome.doubts.push(format!(

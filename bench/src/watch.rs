@@ -10,7 +10,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 use serde::Serialize;
+
+pub use control_group::Throttling;
+use syscalls::SyscallCounter;
+
+mod control_group;
+mod syscalls;
 
 /// How often memory is looked at while a window is open.
 const MEMORY_EVERY: Duration = Duration::from_millis(500);
@@ -24,6 +32,9 @@ const SECTOR_BYTES: u64 = 512;
 /// Counters of a process and its descendants at one moment.
 #[derive(Clone, Debug, Default)]
 struct Process {
+    /// CPU time by the processes' own clocks, which is exact where ticks are not; none where a process has gone.
+    cpu_ns: Option<u64>,
+    throttling: Option<Throttling>,
     user_ticks: u64,
     system_ticks: u64,
     rss_bytes: u64,
@@ -53,6 +64,8 @@ struct Machine {
 pub struct Usage {
     /// Seconds of the window.
     pub seconds: f64,
+    /// CPU seconds by the process's own clock, where that could be read: to the nanosecond, while user and system time come in ticks.
+    pub exact_cpu_s: Option<f64>,
     /// CPU seconds in user mode.
     pub user_s: f64,
     /// CPU seconds in the kernel.
@@ -73,6 +86,10 @@ pub struct Usage {
     pub voluntary_switches: Option<u64>,
     /// Context switches because a thread was preempted.
     pub involuntary_switches: Option<u64>,
+    /// System calls of all kinds, where they were asked for and the kernel lets them be counted.
+    pub syscalls: Option<u64>,
+    /// How its control group was held back, where there is one with a limit.
+    pub throttled: Option<Throttling>,
     /// Threads at the end.
     pub threads: u64,
 }
@@ -80,7 +97,7 @@ pub struct Usage {
 impl Usage {
     /// CPU seconds altogether.
     pub fn cpu_s(&self) -> f64 {
-        self.user_s + self.system_s
+        self.exact_cpu_s.unwrap_or(self.user_s + self.system_s)
     }
 
     /// Cores kept busy.
@@ -119,6 +136,8 @@ pub struct Observed {
     pub generator: Usage,
     /// The machine.
     pub machine: MachineUsage,
+    /// Why system calls were not counted, where they were asked for.
+    pub syscalls_refused: Option<String>,
     /// About once a second, what was used since the moment before.
     pub series: Vec<Moment>,
 }
@@ -198,10 +217,22 @@ fn keyed(path: &str) -> HashMap<String, u64> {
     lines.collect()
 }
 
+/// CPU nanoseconds of a process, with the threads that have ended.
+fn cpu_ns(pid: u32) -> Option<u64> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?);
+    let clock: ClockId = clock_getcpuclockid(pid).ok()?;
+    let time = clock_gettime(clock).ok()?;
+    u64::try_from(Duration::from(time).as_nanos()).ok()
+}
+
 impl Process {
     /// Sums over `pids`. Context switches are counted per thread, which costs a file each: only where `switches` is set.
     fn sample(pids: &[u32], switches: bool) -> Process {
-        let mut sum = Process::default();
+        let mut sum = Process {
+            cpu_ns: pids.iter().copied().map(cpu_ns).sum(),
+            throttling: pids.first().and_then(|&pid| Throttling::of(pid)),
+            ..Process::default()
+        };
         for &pid in pids {
             let Some(fields) = stat_fields(pid) else {
                 continue;
@@ -255,6 +286,12 @@ impl Process {
         let difference = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?));
         Usage {
             seconds,
+            exact_cpu_s: difference(self.cpu_ns, end.cpu_ns).map(|ns| ns as f64 / 1e9),
+            syscalls: None,
+            throttled: self
+                .throttling
+                .zip(end.throttling)
+                .map(|(from, to)| from.until(to)),
             user_s: end.user_ticks.saturating_sub(self.user_ticks) as f64 / ticks_per_second(),
             system_s: end.system_ticks.saturating_sub(self.system_ticks) as f64
                 / ticks_per_second(),
@@ -340,9 +377,16 @@ pub struct Watch {
 
 impl Watch {
     /// Takes the first sample after `delay`, and the last one when [`finish`](Self::finish) is called or `length` has passed.
-    pub fn start(broker: Option<u32>, delay: Duration, length: Duration) -> Watch {
+    /// `count_syscalls` has the broker's system calls counted, which makes each of them a little slower.
+    pub fn start(
+        broker: Option<u32>,
+        delay: Duration,
+        length: Duration,
+        count_syscalls: bool,
+    ) -> Watch {
         let (stop, stopped) = channel();
-        let thread = std::thread::spawn(move || watch(broker, delay, length, &stopped));
+        let thread =
+            std::thread::spawn(move || watch(broker, delay, length, count_syscalls, &stopped));
         Watch { stop, thread }
     }
 
@@ -358,12 +402,14 @@ fn watch(
     broker: Option<u32>,
     delay: Duration,
     length: Duration,
+    count_syscalls: bool,
     stopped: &Receiver<()>,
 ) -> Observed {
     let mut over = !matches!(stopped.recv_timeout(delay), Err(RecvTimeoutError::Timeout));
     let begun = Instant::now();
     let own = [std::process::id()];
     let pids = broker.map(family).unwrap_or_default();
+    let counter = count_syscalls.then(|| SyscallCounter::start(&pids));
     let sample = |switches| {
         let processes = (
             Process::sample(&pids, switches),
@@ -402,7 +448,15 @@ fn watch(
     if !broker.is_none_or(alive) {
         last.0 = seen_last.unwrap_or_else(|| first.0.clone());
     }
-    let broker = broker.map(|_| first.0.until(&last.0, seconds, rss.0));
+    let mut broker = broker.map(|_| first.0.until(&last.0, seconds, rss.0));
+    let (syscalls, syscalls_refused) = match counter.map(SyscallCounter::finish) {
+        Some(Ok(count)) => (Some(count), None),
+        Some(Err(reason)) => (None, Some(reason)),
+        None => (None, None),
+    };
+    if let Some(broker) = &mut broker {
+        broker.syscalls = syscalls;
+    }
     let generator = first.1.until(&last.1, seconds, rss.1);
     let mut machine = first.2.until(&last.2);
     let busy = first.2.busy_s(&last.2);
@@ -414,6 +468,7 @@ fn watch(
         broker,
         generator,
         machine,
+        syscalls_refused,
         series,
     }
 }
@@ -448,6 +503,7 @@ mod tests {
             Some(std::process::id()),
             Duration::ZERO,
             Duration::from_secs(60),
+            false,
         );
         let begun = Instant::now();
         let mut sum = 0u64;
@@ -457,6 +513,11 @@ mod tests {
         let seen = watch.finish().unwrap();
         let broker = seen.broker.unwrap();
         assert!(broker.cpu_s() > 0.1, "{broker:?}");
+        let exact = broker.exact_cpu_s.expect("a process that lives");
+        assert!(
+            (exact - broker.user_s - broker.system_s).abs() < 0.1,
+            "{broker:?}"
+        );
         assert!(broker.rss_max_bytes > 1 << 20);
         let moment = seen.series.first().expect("one moment in 1.6 s");
         assert!(

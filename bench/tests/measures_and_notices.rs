@@ -64,7 +64,7 @@ fn run(fault: Fault, workload: &str, more: &[&str]) -> Run {
 
 #[test]
 fn a_sound_broker_passes() {
-    for workload in ["produce-1000", "end-to-end-2000"] {
+    for workload in ["produce-1000", "end-to-end-2000", "many-readers"] {
         let run = run(Fault::None, workload, &["--verify"]);
         assert_eq!(run.status, 0, "{}", run.text);
         assert_eq!(run.json["complete"], true);
@@ -77,6 +77,21 @@ fn a_sound_broker_passes() {
         assert_eq!(seconds.len(), 2, "one for each second: {seconds:?}");
         assert!(run.html.contains("Verified") && run.html.contains("latency by percentile"));
     }
+}
+
+#[test]
+fn sizes_that_vary_arrive_whole() {
+    let run = run(Fault::None, "mixed-sizes", &["--verify"]);
+    assert_eq!(run.status, 0, "{}", run.text);
+    let producer = &run.json["producer"];
+    assert_eq!(
+        run.json["verdict"]["seen"],
+        producer["records_acknowledged"]
+    );
+    // The mix has a mean of 2310 bytes; a hundredth of the records makes two fifths of it.
+    let mean = producer["bytes"].as_f64().unwrap() / producer["records"].as_f64().unwrap();
+    assert!((1500.0..3300.0).contains(&mean), "{mean}");
+    assert_eq!(run.json["workload"]["producer"]["record_bytes"], 2310);
 }
 
 #[test]

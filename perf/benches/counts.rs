@@ -10,6 +10,7 @@ use std::hint::black_box;
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use ringlog_engine::batch::Compression;
 use ringlog_perf::engine::{IndexLookup, JournalEntry, OneLog};
+use ringlog_perf::hop::Hop;
 use ringlog_perf::records::{Sequence, Validate};
 use ringlog_perf::wire::{Decode, Encode};
 
@@ -83,6 +84,14 @@ fn index_lookup(mut path: IndexLookup) {
     std::mem::forget(path);
 }
 
+#[library_benchmark]
+#[bench::there_and_back(1, Hop::new())]
+#[bench::hundred_at_once(100, Hop::new())]
+fn mailbox_hop(calls: u64, mut path: Hop) {
+    black_box(path.run(calls));
+    std::mem::forget(path);
+}
+
 library_benchmark_group!(
     name = paths,
     benchmarks = [
@@ -93,7 +102,8 @@ library_benchmark_group!(
         append,
         read_tail,
         journal_entry,
-        index_lookup
+        index_lookup,
+        mailbox_hop
     ]
 );
 

@@ -4,6 +4,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringlog_engine::batch::Compression;
 use ringlog_perf::engine::{IndexLookup, JournalEntry, OneLog};
+use ringlog_perf::hop::Hop;
 use ringlog_perf::records::{Sequence, Validate};
 use ringlog_perf::wire::{Decode, Encode};
 
@@ -55,5 +56,14 @@ fn engine(criterion: &mut Criterion) {
     criterion.bench_function("find an offset in a full index", |b| b.iter(|| path.run()));
 }
 
-criterion_group!(paths, wire, records, engine);
+fn shards(criterion: &mut Criterion) {
+    for calls in [1, 100] {
+        let mut path = Hop::new();
+        criterion.bench_function(&format!("{calls} calls to another shard and back"), |b| {
+            b.iter(|| path.run(calls))
+        });
+    }
+}
+
+criterion_group!(paths, wire, records, engine, shards);
 criterion_main!(paths);

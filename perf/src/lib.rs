@@ -5,7 +5,13 @@
 //! count the same.
 
 pub mod engine;
+pub mod hop;
 pub mod records;
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "a lint about libraries, which these files are only here"
+)]
+pub mod shard;
 pub mod wire;
 
 /// A time for everything that wants one, milliseconds since the epoch.

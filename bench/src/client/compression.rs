@@ -6,7 +6,11 @@
 use std::io::{Read, Write};
 
 /// The most a batch may decompress to: far above what this generator writes.
-const DECOMPRESSED_BYTES_MAX: u64 = 256 << 20;
+const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
+/// Two to this power is the most bytes that zstd may look back: its own decoder's usual limit.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// The longest copy of snappy's format writes 64 bytes for 3.
+const SNAPPY_EXPANSION_MAX: usize = 22;
 const SNAPPY_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const SNAPPY_BLOCK_BYTES: usize = 32 * 1024;
 
@@ -110,43 +114,62 @@ impl Compression {
         }
     }
 
-    /// Decompresses the records of one batch.
+    /// Decompresses the records of one batch; more than 256 MiB are an error, not an allocation.
     pub fn decompress(self, packed: &[u8]) -> Result<Vec<u8>, CompressionError> {
+        self.decompress_within(packed, DECOMPRESSED_BYTES_MAX)
+    }
+
+    /// As [`decompress`](Self::decompress), with a cap of `cap` bytes. Memory grows with what comes out, never with what the input claims.
+    fn decompress_within(self, packed: &[u8], cap: usize) -> Result<Vec<u8>, CompressionError> {
         let capped = |reader: &mut dyn Read| {
             let mut out = Vec::new();
-            let read = reader
-                .take(DECOMPRESSED_BYTES_MAX)
+            reader
+                .take(cap as u64 + 1)
                 .read_to_end(&mut out)
                 .map_err(|error| self.error(error))?;
-            if read as u64 == DECOMPRESSED_BYTES_MAX {
-                return Err(self.error("more than 256 MiB come out"));
+            if out.len() > cap {
+                return Err(self.too_much(cap));
             }
             Ok(out)
         };
         match self {
+            Compression::None if packed.len() > cap => Err(self.too_much(cap)),
             Compression::None => Ok(packed.to_vec()),
             Compression::Gzip => capped(&mut flate2::read::MultiGzDecoder::new(packed)),
             Compression::Lz4 => capped(&mut lz4_flex::frame::FrameDecoder::new(packed)),
             Compression::Zstd => {
-                capped(&mut zstd::stream::Decoder::new(packed).map_err(|error| self.error(error))?)
+                let mut decoder =
+                    zstd::stream::Decoder::new(packed).map_err(|error| self.error(error))?;
+                decoder
+                    .window_log_max(ZSTD_WINDOW_LOG_MAX)
+                    .map_err(|error| self.error(error))?;
+                capped(&mut decoder)
             }
-            Compression::Snappy => self.unsnap(packed),
+            Compression::Snappy => self.unsnap(packed, cap),
         }
     }
 
-    fn unsnap(self, packed: &[u8]) -> Result<Vec<u8>, CompressionError> {
+    fn too_much(self, cap: usize) -> CompressionError {
+        self.error(format!("more than {cap} bytes come out"))
+    }
+
+    fn unsnap(self, packed: &[u8], cap: usize) -> Result<Vec<u8>, CompressionError> {
         let mut decoder = snap::raw::Decoder::new();
-        let mut block = |block: &[u8]| {
+        let mut block = |block: &[u8], room: usize| {
             let length = snap::raw::decompress_len(block).map_err(|error| self.error(error))?;
-            if length as u64 >= DECOMPRESSED_BYTES_MAX {
-                return Err(self.error("more than 256 MiB come out"));
+            if length > room {
+                return Err(self.too_much(cap));
+            }
+            // The decoder takes memory for the claimed length at once: a block that cannot make so much is refused before.
+            if length / SNAPPY_EXPANSION_MAX > block.len() {
+                return Err(self.error("a block claims more than it can hold"));
             }
             decoder
                 .decompress_vec(block)
                 .map_err(|error| self.error(error))
         };
         if !packed.starts_with(&SNAPPY_MAGIC) {
-            return block(packed);
+            return block(packed, cap);
         }
         let mut rest = packed.get(16..).unwrap_or_default();
         let mut out = Vec::new();
@@ -155,12 +178,58 @@ impl Compression {
             let bytes = after
                 .get(..size)
                 .ok_or_else(|| self.error("a block is cut off"))?;
-            out.extend_from_slice(&block(bytes)?);
-            if out.len() as u64 >= DECOMPRESSED_BYTES_MAX {
-                return Err(self.error("more than 256 MiB come out"));
-            }
+            out.extend_from_slice(&block(bytes, cap - out.len())?);
             rest = &after[size..];
         }
         Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! No codec gives more than the cap, and none takes memory for a length that is only claimed.
+    use super::*;
+
+    #[test]
+    fn what_just_fits_comes_out_and_one_byte_more_does_not() {
+        for codec in Compression::ALL {
+            let plain = vec![b'a'; 300_000];
+            let packed = codec.compress(&plain).unwrap();
+            assert_eq!(
+                codec.decompress_within(&packed, plain.len()).unwrap(),
+                plain
+            );
+            let error = codec
+                .decompress_within(&packed, plain.len() - 1)
+                .unwrap_err();
+            assert!(
+                error.to_string().contains("more than 299999 bytes"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_refused() {
+        for codec in [Compression::Gzip, Compression::Lz4, Compression::Zstd] {
+            let bomb = codec
+                .compress(&vec![0; DECOMPRESSED_BYTES_MAX + 1])
+                .unwrap();
+            assert!(bomb.len() < DECOMPRESSED_BYTES_MAX / 100);
+            assert!(codec.decompress(&bomb).is_err(), "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn a_claimed_length_takes_no_memory() {
+        // 200 MiB, said by a block of ten bytes.
+        let claim = [0x80, 0x80, 0x80, 0x64, 0, 0, 0, 0, 0, 0];
+        assert_eq!(snap::raw::decompress_len(&claim).unwrap(), 200 << 20);
+        let error = Compression::Snappy.decompress(&claim).unwrap_err();
+        assert!(error.to_string().contains("claims more"), "{error}");
+        let mut framed = SNAPPY_MAGIC.to_vec();
+        framed.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 10]);
+        framed.extend_from_slice(&claim);
+        assert!(Compression::Snappy.decompress(&framed).is_err());
     }
 }

@@ -155,6 +155,7 @@ fn under_load(
         bootstrap: peer.address(),
         pid: None,
         verify: false,
+        syscalls: false,
         keep_topics: true,
         progress: false,
     };
@@ -190,7 +191,7 @@ fn under_load(
 
 /// Memory (10⁶ bytes) and CPU (percent of a core) over a while in which nothing is asked.
 fn rest(peer: &Peer, seconds: f64) -> Option<(f64, f64)> {
-    let watch = Watch::start(peer.pid(), REST, Duration::from_secs_f64(seconds));
+    let watch = Watch::start(peer.pid(), REST, Duration::from_secs_f64(seconds), false);
     std::thread::sleep(REST + Duration::from_secs_f64(seconds));
     let usage = watch.finish()?.broker?;
     Some((usage.rss_bytes as f64 / 1e6, usage.cores() * 100.0))
@@ -232,6 +233,7 @@ fn preload(peer: &Peer, plan: &Lifecycle) -> Result<(), LifeError> {
         bootstrap: peer.address(),
         pid: None,
         verify: false,
+        syscalls: false,
         keep_topics: true,
         progress: false,
     };

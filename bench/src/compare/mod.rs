@@ -272,6 +272,7 @@ fn options_for(peer: &Peer, verify: bool) -> RunOptions {
         bootstrap: peer.address(),
         pid: peer.pid(),
         verify,
+        syscalls: false,
         keep_topics: false,
         progress: false,
     }

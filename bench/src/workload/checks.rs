@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use super::*;
 
+/// Most bytes of a record's value.
+const RECORD_BYTES_MAX: usize = 100 << 20;
+
 type Value<T> = Option<Spanned<T>>;
 
 #[derive(Deserialize)]
@@ -47,6 +50,7 @@ struct ProducerText {
     arrival: Value<String>,
     burst_records: Value<u32>,
     record_bytes: Value<usize>,
+    record_sizes: Value<Vec<SizeRange>>,
     key_bytes: Value<usize>,
     payload_file: Value<PathBuf>,
     repetition: Value<f64>,
@@ -249,7 +253,7 @@ impl Source<'_> {
         let stamped = producer.is_some() && consumer.is_some();
         if let Some(producer) = &producer
             && stamped
-            && producer.record_bytes < STAMP_BYTES
+            && producer.smallest_record() < STAMP_BYTES
         {
             let reason =
                 format!("end-to-end latency needs records of at least {STAMP_BYTES} bytes");
@@ -392,6 +396,29 @@ impl Source<'_> {
         }
     }
 
+    /// The mix of sizes, and the size that stands for it.
+    fn sizes(
+        &self,
+        sizes: Value<Vec<SizeRange>>,
+        bytes: Value<usize>,
+        payload_file: bool,
+    ) -> Result<(usize, Vec<SizeRange>), WorkloadError> {
+        let key = "producer.record_sizes";
+        let Some(sizes) = sizes else {
+            let bytes = self.number("producer.record_bytes", bytes, 1024, 0, RECORD_BYTES_MAX)?;
+            return Ok((bytes, Vec::new()));
+        };
+        if bytes.is_some() || payload_file {
+            let reason = "stands instead of record_bytes and payload_file: leave those out";
+            return Err(self.error(key, &sizes, reason));
+        }
+        if let Some(problem) = sizes::problem(sizes.get_ref(), RECORD_BYTES_MAX) {
+            return Err(self.error(key, &sizes, problem));
+        }
+        let sizes = sizes.into_inner();
+        Ok((sizes::mean(&sizes).round() as usize, sizes))
+    }
+
     fn producer(&self, raw: ProducerText) -> Result<Producer, WorkloadError> {
         let codecs = Compression::ALL.map(|codec| (codec.name(), codec));
         let arrivals = [("uniform", Arrival::Uniform), ("poisson", Arrival::Poisson)];
@@ -410,12 +437,10 @@ impl Source<'_> {
                 "idempotence allows at most 5",
             ));
         }
-        let record_bytes = self.number(
-            "producer.record_bytes",
+        let (record_bytes, record_sizes) = self.sizes(
+            raw.record_sizes,
             raw.record_bytes,
-            1024,
-            0,
-            100 << 20,
+            raw.payload_file.is_some(),
         )?;
         Ok(Producer {
             rate: self.rate(&raw.rate)?,
@@ -428,6 +453,7 @@ impl Source<'_> {
                 1_000_000,
             )?,
             record_bytes,
+            record_sizes,
             payload_file: self.payload(raw.payload_file, record_bytes)?,
             key_bytes: self.number("producer.key_bytes", raw.key_bytes, 0, 0, 1 << 20)?,
             repetition: self.number("producer.repetition", raw.repetition, 0.0, 0.0, 1.0)?,
@@ -539,6 +565,23 @@ mod tests {
             gone.starts_with("w.toml:4: producer.payload_file:"),
             "{gone}"
         );
+        let sizes =
+            refusal("name = 'a'\n[producer]\nrate = 1\nrecord_sizes = [{ bytes = 9, to = 3 }]\n");
+        assert_eq!(
+            sizes,
+            "w.toml:4: producer.record_sizes: to = 3 is below bytes = 9"
+        );
+        let both = refusal(
+            "name = 'a'\n[producer]\nrate = 1\nrecord_bytes = 5\nrecord_sizes = [{ bytes = 9 }]\n",
+        );
+        assert!(
+            both.starts_with("w.toml:5: producer.record_sizes: stands instead"),
+            "{both}"
+        );
+        let short = refusal(
+            "name = 'a'\n[producer]\nrate = 1\nrecord_sizes = [{ bytes = 9 }, { bytes = 90 }]\n[consumer]\n",
+        );
+        assert!(short.contains("at least 24 bytes"), "{short}");
         assert!(refusal("name = 'a'\n").contains("needs [preload], [producer] or [consumer]"));
     }
 

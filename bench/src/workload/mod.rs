@@ -12,6 +12,7 @@ use toml::Spanned;
 
 use crate::client::batch::STAMP_BYTES;
 use crate::client::compression::Compression;
+use sizes::SizeRange;
 
 /// Distinct payloads of a producer, so that compression and deduplication see no single repeated record.
 pub const PAYLOADS: usize = 64;
@@ -145,8 +146,10 @@ pub struct Producer {
     pub arrival: Arrival,
     /// Records that fall due at one moment; the rate stays the same.
     pub burst_records: u32,
-    /// Bytes of a record's value.
+    /// Bytes of a record's value; the mean where they vary.
     pub record_bytes: usize,
+    /// Sizes of values that vary; empty where all have `record_bytes`.
+    pub record_sizes: Vec<SizeRange>,
     /// Bytes of a record's key; 0 for none.
     pub key_bytes: usize,
     /// What every record's value is, of just `record_bytes`; random where absent.
@@ -174,6 +177,14 @@ pub struct Producer {
     pub idempotence: bool,
     /// Bytes that may wait in the generator; beyond it the backlog is kept as intended times only.
     pub buffer_bytes: usize,
+}
+
+impl Producer {
+    /// Bytes of the smallest value.
+    pub fn smallest_record(&self) -> usize {
+        let sizes = self.record_sizes.iter().map(|size| size.bytes);
+        sizes.min().unwrap_or(self.record_bytes)
+    }
 }
 
 /// Where a consumer begins.
@@ -319,3 +330,4 @@ fn set(table: &mut toml::Table, one: &str) -> Option<()> {
 
 mod checks;
 mod omb;
+pub mod sizes;

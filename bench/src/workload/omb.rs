@@ -376,7 +376,10 @@ pub fn translate(text: &str, path: &Path, overrides: &[String]) -> Result<String
         whole(keys.whole("partitionsPerTopic", None, (1, 100_000))?.0),
     );
     if let Some(given) = keys.take("messageSizeDistribution") {
-        return Err(keys.error(&given, "sizes that vary are not made: write messageSize"));
+        return Err(keys.error(
+            &given,
+            "is not read: write messageSize, or a workload of your own with producer.record_sizes",
+        ));
     }
     let (record_bytes, size_line) = keys.whole("messageSize", None, (1, 100 << 20))?;
     producer.insert("record_bytes".into(), whole(record_bytes));
@@ -544,7 +547,7 @@ mod tests {
             (
                 "messageSize: 1024",
                 "messageSizeDistribution: x",
-                "messageSizeDistribution: sizes that vary",
+                "messageSizeDistribution: is not read",
             ),
             (
                 "useRandomizedPayloads: true",

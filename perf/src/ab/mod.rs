@@ -1,0 +1,464 @@
+//! `ringlog-perf ab`: two revisions, built and run in turns on this machine, and whether the second is worse.
+//!
+//! Every round runs every workload once on either revision, one right after the other; a coin decides which goes first. That, and a fresh process for each
+//! run, is what lets the test assume nothing about the machine's noise (see [`decision`]). What was measured is written after every round, so
+//! that an interrupted comparison leaves it.
+
+pub mod broker;
+pub mod decision;
+pub mod figure;
+pub mod load;
+pub mod random;
+#[cfg(test)]
+pub mod recorded;
+pub mod report;
+pub mod revision;
+pub mod signed_rank;
+pub mod subject;
+pub mod workload;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use decision::{Better, Judged, Limits, Verdict};
+use figure::Kind;
+use load::{Load, Run};
+use random::Random;
+use revision::{Revision, RevisionError};
+use subject::{Places, Subject, SubjectError};
+use workload::{Selected, WorkloadError};
+
+/// Rounds unless the command line says otherwise.
+pub const ROUNDS: usize = 12;
+/// Failed runs after which nothing more is tried.
+const FAILURES_MAX: usize = 3;
+
+/// Figures that the answer's sentence names.
+const NAMED_MAX: usize = 3;
+
+/// What to compare, and how.
+pub struct Options {
+    /// The revision that is there.
+    pub a: String,
+    /// The one that may be worse.
+    pub b: String,
+    /// The subject's file; Ringlog's own where absent.
+    pub subject: Option<PathBuf>,
+    /// Workload files; the shipped ones where empty.
+    pub workloads: Vec<PathBuf>,
+    /// Names of workloads to keep; all where empty.
+    pub only: Vec<String>,
+    /// Changes to every workload.
+    pub set: Vec<String>,
+    /// Rounds.
+    pub rounds: usize,
+    /// Thresholds that differ from the kind's own, in parts.
+    pub thresholds: Vec<(Kind, f64)>,
+    /// Resolutions that differ from the kind's own, in parts.
+    pub resolutions: Vec<(Kind, f64)>,
+    /// The load generator.
+    pub generator: PathBuf,
+    /// Where revisions are built and data is kept.
+    pub folder: PathBuf,
+    /// Seed of the coin.
+    pub seed: u64,
+    /// Whether disturbed rounds are no reason to doubt.
+    pub ignore_disturbance: bool,
+}
+
+/// Which revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The one that is there.
+    A,
+    /// The one that may be worse.
+    B,
+}
+
+/// A run, and which it was.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunOf {
+    /// From 1.
+    pub round: usize,
+    /// The workload, or the client.
+    pub workload: String,
+    /// The revision.
+    pub side: Side,
+    /// What it gave.
+    #[serde(flatten)]
+    pub run: Run,
+}
+
+/// A figure of both revisions.
+#[derive(Clone, Debug, Serialize)]
+pub struct Compared {
+    /// The workload, or the client.
+    pub workload: String,
+    /// The figure.
+    pub figure: String,
+    /// How reports name it.
+    pub label: String,
+    /// Which way is good.
+    pub better: Better,
+    /// What was asked of it.
+    pub limits: Limits,
+    /// Median of A's runs.
+    pub a: Option<f64>,
+    /// Median of B's runs.
+    pub b: Option<f64>,
+    /// What is known.
+    #[serde(flatten)]
+    pub judged: Judged,
+}
+
+/// Everything a comparison found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// What was compared.
+    pub subject: String,
+    /// The revision that is there.
+    pub a: Revision,
+    /// The one that may be worse.
+    pub b: Revision,
+    /// What it comes to.
+    pub answer: Verdict,
+    /// Why that, in a sentence.
+    pub reason: String,
+    /// Whether every run was made and went well.
+    pub complete: bool,
+    /// What failed.
+    pub problems: Vec<String>,
+    /// Rounds asked for.
+    pub rounds: usize,
+    /// Rounds done.
+    pub rounds_done: usize,
+    /// Rounds in which something else disturbed the machine.
+    pub rounds_disturbed: usize,
+    /// Seed of the coin.
+    pub seed: u64,
+    /// The figures.
+    pub figures: Vec<Compared>,
+    /// All runs, in the order they were made.
+    pub runs: Vec<RunOf>,
+    /// Where it ran.
+    pub environment: Option<Value>,
+}
+
+/// Why a comparison could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum AbError {
+    /// The subject's file.
+    #[error(transparent)]
+    Subject(#[from] SubjectError),
+    /// A revision.
+    #[error(transparent)]
+    Revision(#[from] RevisionError),
+    /// A workload.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    /// The folder for builds and data.
+    #[error("cannot use {folder} for builds and data: {source}")]
+    Folder {
+        /// The folder.
+        folder: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// No generator.
+    #[error(
+        "the load generator is not at {0}: `cargo build --release -p ringlog-bench` makes it, --generator says where it is"
+    )]
+    Generator(String),
+}
+
+/// Compares. `checkpoint` sees the comparison after every round.
+pub fn compare(options: &Options, checkpoint: &dyn Fn(&Comparison)) -> Result<Comparison, AbError> {
+    let subject = Subject::load(options.subject.as_deref())?;
+    let (a, b) = (Revision::find(&options.a)?, Revision::find(&options.b)?);
+    let folder_error = |source| AbError::Folder {
+        folder: options.folder.display().to_string(),
+        source,
+    };
+    fs::create_dir_all(&options.folder).map_err(folder_error)?;
+    let folder = options.folder.canonicalize().map_err(folder_error)?;
+    let scratch = folder.join(format!("run-{}", std::process::id()));
+    fs::create_dir_all(&scratch).map_err(folder_error)?;
+    let loads = loads(options, &subject, &scratch)?;
+    let built = (a.build(&subject, &folder)?, b.build(&subject, &folder)?);
+    revision::forget_old(&folder, &[&a, &b]);
+    let mut found = Comparison {
+        subject: subject.name.clone(),
+        a,
+        b,
+        answer: Verdict::CannotTell,
+        reason: String::new(),
+        complete: false,
+        problems: Vec::new(),
+        rounds: options.rounds,
+        rounds_done: 0,
+        rounds_disturbed: 0,
+        seed: options.seed,
+        figures: Vec::new(),
+        runs: Vec::new(),
+        environment: None,
+    };
+    measure(
+        options,
+        &subject,
+        &loads,
+        (&built.0, &built.1),
+        &scratch,
+        &mut found,
+        checkpoint,
+    );
+    conclude(&mut found, options, &subject);
+    checkpoint(&found);
+    if found.complete {
+        // A failed comparison leaves the last outputs to be read.
+        let _ = fs::remove_dir_all(&scratch);
+    }
+    Ok(found)
+}
+
+fn loads(
+    options: &Options,
+    subject: &Subject,
+    scratch: &Path,
+) -> Result<Vec<(String, Load)>, AbError> {
+    if let Some(client) = &subject.client {
+        return Ok(vec![("client".into(), Load::Client(client.clone()))]);
+    }
+    let program = options.generator.canonicalize();
+    let program =
+        program.map_err(|_| AbError::Generator(options.generator.display().to_string()))?;
+    let selected = workload::select(&options.workloads, &options.only, scratch)?;
+    let load = |Selected { name, file }| {
+        let load = Load::Bench {
+            program: program.clone(),
+            workload: file,
+            set: options.set.clone(),
+        };
+        (name, load)
+    };
+    Ok(selected.into_iter().map(load).collect())
+}
+
+fn measure(
+    options: &Options,
+    subject: &Subject,
+    loads: &[(String, Load)],
+    built: (&Places, &Places),
+    scratch: &Path,
+    found: &mut Comparison,
+    checkpoint: &dyn Fn(&Comparison),
+) {
+    let mut coin = Random::new(options.seed);
+    let mut failures = 0;
+    for round in 1..=options.rounds {
+        let mut disturbed = false;
+        for (name, load) in loads {
+            let order = if coin.coin() {
+                [Side::A, Side::B]
+            } else {
+                [Side::B, Side::A]
+            };
+            for side in order {
+                let built = if side == Side::A { built.0 } else { built.1 };
+                let mut run = load::run(subject, built, load, scratch);
+                found.environment = run.environment.take().or(found.environment.take());
+                eprintln!("{}", line(round, options.rounds, name, side, &run));
+                disturbed |= run.disturbed;
+                if !run.complete {
+                    failures += 1;
+                    let why = run
+                        .remarks
+                        .first()
+                        .map_or("it was incomplete", String::as_str);
+                    found
+                        .problems
+                        .push(format!("round {round}, {name}, {side:?}: {why}"));
+                }
+                found.runs.push(RunOf {
+                    round,
+                    workload: name.clone(),
+                    side,
+                    run,
+                });
+                if failures >= FAILURES_MAX {
+                    found
+                        .problems
+                        .push(format!("given up after {failures} failed runs"));
+                    return;
+                }
+            }
+        }
+        found.rounds_done = round;
+        found.rounds_disturbed += usize::from(disturbed);
+        if round == 1 {
+            let needed = decision::rounds_needed(figures(found, options, subject).len());
+            if options.rounds < needed {
+                eprintln!(
+                    "{} rounds can show nothing about so many figures: at least {needed} are needed (--rounds)",
+                    options.rounds
+                );
+            }
+        }
+        conclude(found, options, subject);
+        checkpoint(found);
+    }
+}
+
+fn line(round: usize, rounds: usize, workload: &str, side: Side, run: &Run) -> String {
+    let figures: Vec<String> = run
+        .figures
+        .iter()
+        .map(|(name, value)| format!("{name} {}", report::number(*value)))
+        .collect();
+    let state = match (run.complete, run.disturbed) {
+        (false, _) => "  INCOMPLETE",
+        (true, true) => "  disturbed",
+        (true, false) => "",
+    };
+    format!(
+        "round {round} of {rounds}  {workload}  {side:?}  {}{state}",
+        figures.join("  ")
+    )
+}
+
+/// All figures that any complete run had, with their pairs: rounds in which both revisions have the figure.
+fn figures(found: &Comparison, options: &Options, subject: &Subject) -> Vec<Compared> {
+    let mut names: Vec<(String, String)> = Vec::new();
+    let mut values: BTreeMap<(&str, &str, usize, bool), f64> = BTreeMap::new();
+    for of in found.runs.iter().filter(|of| of.run.complete) {
+        for (name, value) in &of.run.figures {
+            if !names
+                .iter()
+                .any(|(workload, figure)| *workload == of.workload && figure == name)
+            {
+                names.push((of.workload.clone(), name.clone()));
+            }
+            values.insert((&of.workload, name, of.round, of.side == Side::A), *value);
+        }
+    }
+    let count = names.len();
+    let compared = |(workload, figure): (String, String)| {
+        let value = |round, a| {
+            values
+                .get(&(workload.as_str(), figure.as_str(), round, a))
+                .copied()
+        };
+        let rounds = 1..=found.rounds;
+        let pairs: Vec<(f64, f64)> = rounds
+            .clone()
+            .filter_map(|round| Some((value(round, true)?, value(round, false)?)))
+            .collect();
+        let (label, better, limits) = asked(&figure, options, subject);
+        Compared {
+            label,
+            better,
+            limits,
+            a: median(
+                rounds
+                    .clone()
+                    .filter_map(|round| value(round, true))
+                    .collect(),
+            ),
+            b: median(rounds.filter_map(|round| value(round, false)).collect()),
+            judged: decision::judge(&pairs, better, limits, count),
+            workload,
+            figure,
+        }
+    };
+    names.into_iter().map(compared).collect()
+}
+
+/// What is asked of a figure: a kind's own limits, the command line's, or the subject's.
+fn asked(figure: &str, options: &Options, subject: &Subject) -> (String, Better, Limits) {
+    if let Some(spec) = subject
+        .client
+        .as_ref()
+        .and_then(|client| client.figures.get(figure))
+    {
+        return (figure.into(), spec.better, spec.limits());
+    }
+    let kind = Kind::ALL
+        .into_iter()
+        .find(|kind| kind.name() == figure)
+        .unwrap_or(Kind::Cpu);
+    let given = |list: &[(Kind, f64)]| {
+        list.iter()
+            .rev()
+            .find(|(of, _)| *of == kind)
+            .map(|(_, value)| *value)
+    };
+    let own = kind.limits();
+    let limits = Limits {
+        threshold: given(&options.thresholds).unwrap_or(own.threshold),
+        resolution: given(&options.resolutions).unwrap_or(own.resolution),
+    };
+    (kind.label().into(), kind.better(), limits)
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        count if count % 2 == 1 => Some(values[middle]),
+        _ => Some((values[middle - 1] + values[middle]) / 2.0),
+    }
+}
+
+/// Judges what there is so far, and says what it comes to.
+fn conclude(found: &mut Comparison, options: &Options, subject: &Subject) {
+    found.figures = figures(found, options, subject);
+    found.complete = found.rounds_done == found.rounds && found.problems.is_empty();
+    found.answer = decision::answer(found.figures.iter().map(|figure| figure.judged.verdict));
+    let named = |verdict: Verdict| {
+        let such = found
+            .figures
+            .iter()
+            .filter(|figure| figure.judged.verdict == verdict);
+        let names: Vec<String> = such
+            .map(|figure| format!("{} of {}", figure.label, figure.workload))
+            .collect();
+        let more = names.len().saturating_sub(NAMED_MAX);
+        let shown = names[..names.len() - more].join(", ");
+        if more == 0 {
+            shown
+        } else {
+            format!("{shown} and {more} more")
+        }
+    };
+    found.reason = match found.answer {
+        Verdict::Worse => format!("worse: {}", named(Verdict::Worse)),
+        Verdict::CannotTell if found.figures.is_empty() => "nothing was measured".into(),
+        Verdict::CannotTell => format!(
+            "too noisy, or too few rounds: {}",
+            named(Verdict::CannotTell)
+        ),
+        Verdict::Better => format!("better: {}", named(Verdict::Better)),
+        Verdict::NoChange => "no figure moved so far that it matters".into(),
+    };
+    if found.answer == Verdict::Worse {
+        return;
+    }
+    if !found.complete {
+        found.answer = Verdict::CannotTell;
+        found.reason = "incomplete: not every run was made and went well".into();
+    } else if found.rounds_disturbed * 2 > found.rounds
+        && !options.ignore_disturbance
+        && found.answer != Verdict::CannotTell
+    {
+        found.answer = Verdict::CannotTell;
+        found.reason = format!(
+            "something else disturbed the machine in {} of {} rounds; without that it would be: {}",
+            found.rounds_disturbed, found.rounds, found.reason
+        );
+    }
+}
