@@ -32,12 +32,13 @@ class Family:
     commits: tuple = ("auto", "sync", "async")
     names_offsets: bool = True  # commits offsets it is told, and answers what is committed
     static: bool = True  # group.instance.id
-    tells_fenced: bool = True  # reports to the application that another took its group.instance.id
+    fenced: str = "told"  # how a member learns that another took its group.instance.id: "told" when it polls, "commit" only then, "never"
     pauses: bool = True
     seeks: tuple = ("offset", "time", "earliest", "latest")
     new_protocol: bool = False  # group.protocol=consumer
     transactional: bool = True
     filters_aborted: bool = True  # leaves out what was aborted when it reads committed records
+    hides_markers: bool = True  # does not give the ends of transactions to the application as if they were records
 
 
 PYTHON = "@venv/bin/python"
@@ -49,14 +50,14 @@ FAMILIES = (
     Family("confluent-kafka", (PYTHON, "python/confluent.py"), member=(PYTHON, "python/confluent_member.py"), new_protocol=True,
            assignors=("range", "roundrobin", "cooperative-sticky")),
     Family("kafka-python", (PYTHON, "python/kafka_python.py"), writes_null_headers=False, member=(PYTHON, "python/kafka_python_member.py"),
-           tells_fenced=False),
+           fenced="commit"),
     Family("aiokafka", (PYTHON, "python/aio.py"), describing_creates=True, member=(PYTHON, "python/aio_member.py"),
-           assignors=("range", "roundrobin", "sticky"), tells_fenced=False),
+           assignors=("range", "roundrobin", "sticky"), fenced="never"),
     Family("kafkajs", ("node", "node/driver.js"), consumes=False, writes_null_headers=False, out_of_range=False, assignors=("roundrobin",), static=False,
            seeks=("offset", "time")),
     Family("franz-go", ("@bin/franz",)),
     Family("sarama", ("@bin/sarama",), commits=("auto", "sync"), seeks=()),
     Family("kafka-go", ("@bin/kafkago",), idempotent=False, empty_keys=False, null_headers=False, append_time=False, admin=ADMIN[:-1],
-           assignors=("range", "roundrobin"), static=False, pauses=False, seeks=(), transactional=False),
+           assignors=("range", "roundrobin"), static=False, pauses=False, seeks=(), transactional=False, filters_aborted=False, hides_markers=False),
     Family("java", (*JAVA, "ringlog.ci.Driver"), member=(*JAVA, "ringlog.ci.Member"), new_protocol=True),
 )
