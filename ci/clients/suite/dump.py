@@ -12,7 +12,8 @@ from suite.transactions import Producer
 COMPLAINTS = re.compile(r"(?i)mismatch|non-consecutive|out of order|corrupt|invalid|not valid|Exception|isvalid: false|Found timestamp mismatch|failed")
 SEALED_SEGMENT_BYTES = 1_048_576
 
-STATES = ("Ongoing", "PrepareCommit", "CompleteCommit", "PrepareAbort", "CompleteAbort")
+# Empty, Ongoing, PrepareCommit, CompleteCommit, Ongoing, PrepareAbort, CompleteAbort: a transaction that commits and one that aborts.
+TRANSACTION_STATES = ["0", "1", "2", "4", "1", "3", "5"]
 
 
 def java_hash(text):
@@ -148,7 +149,7 @@ class Dump:
         mine = [line for line in out.splitlines() if self.transactional_id in line]
         if not mine:
             raise AssertionError(f"{self.transactional_id} is not in: {out[-1500:]}")
-        contains("\n".join(mine), *STATES)
+        equal(re.findall(r'"transactionStatus":(\d+)', "\n".join(mine)), TRANSACTION_STATES, f"states of {self.transactional_id} in order")
 
     def markers(self, data):
         """The end of each transaction in the partition, and the aborted one in its index."""
