@@ -106,7 +106,7 @@ def reset_offsets(session):
         equal([session.committed(group, topic, partition) for partition in (0, 1)], [wanted, wanted], f"committed after {arguments}")
     tool("--reset-offsets", "--group", group, "--topic", f"{topic}:1", "--to-offset", 8, "--execute")
     member = session.member(group, [topic])
-    session.until_read([member], {(topic, 1): session.written[topic, 1][8:]})
+    session.until_read([member], {(topic, 0): session.written[topic, 0][7:], (topic, 1): session.written[topic, 1][8:]})
 
 
 @check("kafka-consumer-groups --delete-offsets and --delete")
