@@ -10,7 +10,6 @@ import pathlib
 import random
 import shutil
 import struct
-import subprocess
 import sys
 import tempfile
 import threading
@@ -20,7 +19,7 @@ import zlib
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from suite.broker import CannotStart, Ringlog, free_port
+from suite.broker import CannotStart, Kafka, Ringlog
 
 QUIET = {"log_level": 0}  # librdkafka reports every refused connection, of which a crash makes thousands
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -30,31 +29,6 @@ BYTES_PER_SECOND = 20_000_000  # so that a round's load outlives its kills
 KEPT_TOPICS = 3  # so many rounds back, topics are read again after later crashes
 HEADER = struct.Struct(">IQI")  # partition, sequence, CRC-32 of the rest
 NOISE = random.Random(7).randbytes(1 << 20)
-
-
-class Kafka:
-    """Apache Kafka under the same treatment, to show that the judge is fair: kill -9 leaves it its page cache."""
-
-    def __init__(self, directory):
-        self.directory, self.port, self.controller_port = directory / "kafka", free_port(), free_port()
-        self.bootstrap, self.process = f"127.0.0.1:{self.port}", None
-
-    def start(self, seconds=60):
-        subprocess.run([ROOT / "ci/kafka/start", "--port", str(self.port), "--controller-port", str(self.controller_port), "--dir", self.directory],
-                       check=True, stdout=subprocess.DEVNULL, timeout=seconds)
-
-    def launch(self):
-        """Kafka's own start waits until it answers, so it is not killed while it recovers."""
-        self.start()
-
-    def kill(self):
-        pid = (self.directory / "kafka.pid").read_text().strip()
-        subprocess.run(["kill", "-9", pid], check=True)
-        while pathlib.Path(f"/proc/{pid}").exists():
-            time.sleep(0.02)
-
-    def stop(self):
-        return subprocess.run([ROOT / "ci/kafka/stop", "--dir", self.directory]).returncode
 
 
 def value_of(partition, sequence, size):

@@ -36,6 +36,7 @@ import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.ApiException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.protocol.Errors;
 import org.apache.kafka.common.record.TimestampType;
@@ -51,6 +52,7 @@ public final class Driver {
     private static final int REQUEST_BYTES_MAX = 20_000_000;
 
     private final Map<String, KafkaProducer<byte[], byte[]>> producers = new HashMap<>();
+    private final Transactions transactions = new Transactions();
     private Admin admin;
 
     public static void main(String[] arguments) throws Exception {
@@ -75,9 +77,12 @@ public final class Driver {
     }
 
     /** Kafka's code of a client's exception, or null for one that stands for no code. */
-    private static Integer code(Throwable error) {
+    static Integer code(Throwable error) {
         if (error instanceof OffsetOutOfRangeException) {
             return (int) Errors.OFFSET_OUT_OF_RANGE.code();
+        }
+        if (error.getCause() instanceof ApiException cause && !(error instanceof ApiException)) {
+            return code(cause); // a producer wraps what stopped it
         }
         Errors found = Errors.forException(error);
         return found == Errors.UNKNOWN_SERVER_ERROR ? null : (int) found.code();
@@ -119,15 +124,17 @@ public final class Driver {
             case "consume_bulk":
                 return consumeBulk(a);
             case "watermarks":
-                try (KafkaConsumer<byte[], byte[]> consumer = consumer()) {
+                try (KafkaConsumer<byte[], byte[]> consumer = consumer("read_uncommitted")) {
                     List<TopicPartition> asked = List.of(partition(a));
                     return List.of(consumer.beginningOffsets(asked).get(partition(a)), consumer.endOffsets(asked).get(partition(a)));
                 }
             case "offset_for_time":
-                try (KafkaConsumer<byte[], byte[]> consumer = consumer()) {
+                try (KafkaConsumer<byte[], byte[]> consumer = consumer("read_uncommitted")) {
                     OffsetAndTimestamp found = consumer.offsetsForTimes(Map.of(partition(a), a.get("ts").asLong())).get(partition(a));
                     return found == null ? -1 : found.offset();
                 }
+            case "txn_open", "txn_begin", "txn_send", "txn_end", "txn_close", "txn_copy":
+                return transactions.run(a);
             default:
                 throw new IllegalArgumentException("the driver has no operation " + a.get("op"));
         }
@@ -227,19 +234,20 @@ public final class Driver {
         return sent.get(0).get().offset();
     }
 
-    private static KafkaConsumer<byte[], byte[]> consumer() {
+    private static KafkaConsumer<byte[], byte[]> consumer(String isolation) {
         Properties properties = new Properties();
         properties.put("bootstrap.servers", BOOTSTRAP);
         properties.put("auto.offset.reset", "none");
         properties.put("enable.auto.commit", "false");
         properties.put("fetch.max.wait.ms", String.valueOf(FETCH_WAIT_MS));
         properties.put("max.poll.records", "10000");
+        properties.put("isolation.level", isolation);
         return new KafkaConsumer<>(properties, new ByteArrayDeserializer(), new ByteArrayDeserializer());
     }
 
     private static void read(JsonNode a, Consumer<ConsumerRecord<byte[], byte[]>> take) {
         List<TopicPartition> assigned = List.of(partition(a));
-        KafkaConsumer<byte[], byte[]> consumer = consumer();
+        KafkaConsumer<byte[], byte[]> consumer = consumer(a.path("isolation").asText("read_uncommitted"));
         try {
             consumer.assign(assigned);
             switch (a.get("offset").asText()) {

@@ -1,8 +1,9 @@
-// Driver for kafkajs: it produces and administers; without a consumer group kafkajs cannot consume.
+// Driver for kafkajs: it produces and administers; it consumes only as a member of a group, see member.js.
 'use strict'
 const readline = require('readline')
 const lz4 = require('lz4-napi')
 const { ZstdCodec } = require('zstd-codec')
+const { makeOperations } = require('./member.js')
 const { Kafka, CompressionTypes, CompressionCodecs, ConfigResourceTypes, logLevel } = require('kafkajs')
 
 // kafkajs brings gzip and leaves the other codecs to whoever uses it; none of these is ever asked to decompress here.
@@ -108,6 +109,7 @@ const operations = {
     return Number(found.offset) === end ? -1 : Number(found.offset)
   }
 }
+Object.assign(operations, makeOperations(kafka, admin))
 
 // kafkajs wraps what the broker said: in a list for administration, in a cause when it gave up retrying.
 function codeOf (error) {

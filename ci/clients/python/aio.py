@@ -6,7 +6,7 @@ import aiokafka
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError, for_code
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError, ProducerFenced, for_code
 
 from protocol import BOOTSTRAP, FETCH_WAIT_MS, REQUEST_BYTES_MAX, BulkReading, ClientError, bulk_value, decode, encode, serve
 
@@ -20,7 +20,7 @@ class Operations:
     """The operations, asynchronous, as the client's own interface is."""
 
     def __init__(self):
-        self.made_admin, self.producers = None, {}
+        self.made_admin, self.producers, self.transactional = None, {}, {}
 
     async def version(self):
         return f"aiokafka {aiokafka.__version__}"
@@ -95,8 +95,8 @@ class Operations:
         futures = [await producer.send(topic, bulk_value(index, bytes), partition=partition) for index in range(count)]
         return (await asyncio.gather(*futures))[0].offset
 
-    async def messages(self, topic, partition, offset, count, timeout_ms):
-        consumer = AIOKafkaConsumer(bootstrap_servers=BOOTSTRAP, group_id=None, auto_offset_reset="none", fetch_max_wait_ms=FETCH_WAIT_MS,
+    async def messages(self, topic, partition, offset, count, timeout_ms, isolation="read_uncommitted"):
+        consumer = AIOKafkaConsumer(bootstrap_servers=BOOTSTRAP, group_id=None, isolation_level=isolation, auto_offset_reset="none", fetch_max_wait_ms=FETCH_WAIT_MS,
                                     max_partition_fetch_bytes=REQUEST_BYTES_MAX, fetch_max_bytes=REQUEST_BYTES_MAX)
         await consumer.start()
         try:
@@ -147,6 +147,45 @@ class Operations:
         found = (await self.asking(lambda consumer: consumer.offsets_for_times({asked: ts})))[asked]
         return found.offset if found else -1
 
+    async def txn_open(self, producer, id, timeout_ms):
+        made = AIOKafkaProducer(bootstrap_servers=BOOTSTRAP, transactional_id=id, transaction_timeout_ms=timeout_ms)
+        await made.start()
+        self.transactional[producer] = made
+
+    async def txn_begin(self, producer):
+        await self.transactional[producer].begin_transaction()
+
+    async def txn_send(self, producer, topic, partition, values):
+        futures = [await self.transactional[producer].send(topic, decode(value), partition=partition) for value in values]
+        await asyncio.gather(*futures)
+
+    async def txn_end(self, producer, commit):
+        made = self.transactional[producer]
+        await (made.commit_transaction if commit else made.abort_transaction)()
+
+    async def txn_close(self, producer):
+        await self.transactional.pop(producer).stop()
+
+    async def txn_copy(self, id, group, source, target, count, commit):
+        consumer = AIOKafkaConsumer(source, bootstrap_servers=BOOTSTRAP, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False,
+                                    isolation_level="read_committed", session_timeout_ms=6000, heartbeat_interval_ms=500)
+        await consumer.start()
+        try:
+            await self.txn_open("copy", id, 30000)
+            producer, read, deadline = self.transactional["copy"], 0, time.monotonic() + 40
+            await producer.begin_transaction()
+            while read < count and time.monotonic() < deadline:
+                for records in (await consumer.getmany(timeout_ms=100)).values():
+                    for record in records:
+                        await producer.send(target, b"copy of " + record.value, partition=record.partition)
+                        read += 1
+            await producer.send_offsets_to_transaction({one: await consumer.position(one) for one in consumer.assignment()}, group)
+            await self.txn_end("copy", commit)
+            return read
+        finally:
+            await self.txn_close("copy")
+            await consumer.stop()
+
 
 class Driver:
     """Runs one operation at a time on one event loop, so that producers and their connections live on between operations."""
@@ -160,6 +199,8 @@ class Driver:
                 return self.loop.run_until_complete(getattr(self.operations, name)(**arguments))
             except OffsetOutOfRangeError as error:
                 raise ClientError(1, repr(error)) from error
+            except ProducerFenced as error:  # the client's own, which carries no code
+                raise ClientError(90, repr(error)) from error
             except KafkaError as error:
                 code = getattr(error, "errno", None)
                 raise ClientError(code if isinstance(code, int) and code > 0 else None, repr(error)) from error

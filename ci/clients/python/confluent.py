@@ -5,20 +5,15 @@ import confluent_kafka
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic)
 
+from confluent_transactions import Transactions, client_error
 from protocol import BOOTSTRAP, FETCH_WAIT_MS, REQUEST_BYTES_MAX, BulkReading, ClientError, bulk_value, decode, encode, serve
 
 START = {"earliest": confluent_kafka.OFFSET_BEGINNING, "latest": confluent_kafka.OFFSET_END}
 
 
-def client_error(error):
-    """librdkafka folds a failed fetch position into its own code; its text still names the broker's answer."""
-    if error.code() == confluent_kafka.KafkaError._AUTO_OFFSET_RESET and "out of range" in error.str().lower():
-        return ClientError(1, error.str())
-    return ClientError(error.code(), error.str())
-
-
-class Driver:
+class Driver(Transactions):
     def __init__(self):
+        super().__init__()
         self.admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
         self.producers = {}
 
@@ -54,6 +49,7 @@ class Driver:
 
     def create_partitions(self, topic, total):
         self.settled(self.admin.create_partitions([NewPartitions(topic, total)]))
+        self.producers.clear()  # librdkafka looks again for the partitions of a topic it knows only after minutes
 
     def delete_records(self, topic, partition, before):
         return self.settled(self.admin.delete_records([TopicPartition(topic, partition, before)])).low_watermark
@@ -100,10 +96,10 @@ class Driver:
             raise client_error(errors[0])
         return offsets[0]
 
-    def messages(self, topic, partition, offset, count, timeout_ms, fetch_bytes=1 << 20, fetch_wait_ms=FETCH_WAIT_MS):
+    def messages(self, topic, partition, offset, count, timeout_ms, fetch_bytes=1 << 20, fetch_wait_ms=FETCH_WAIT_MS, isolation="read_committed"):
         consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "unused", "enable.auto.commit": False,
                              "auto.offset.reset": "error", "fetch.wait.max.ms": fetch_wait_ms, "socket.timeout.ms": fetch_wait_ms + 10000, "fetch.message.max.bytes": fetch_bytes,
-                             "log.connection.close": False})
+                             "log.connection.close": False, "isolation.level": isolation})
         try:
             consumer.assign([TopicPartition(topic, partition, START.get(offset, offset))])
             deadline = time.monotonic() + timeout_ms / 1000
@@ -148,6 +144,31 @@ class Driver:
         if found.error:
             raise client_error(found.error)
         return found.offset if found.offset >= 0 else -1
+
+    def committed(self, group, topic, partition):
+        """What any group has committed, asked for without being a member."""
+        consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": group})
+        try:
+            found = consumer.committed([TopicPartition(topic, partition)], timeout=20)[0]
+            if found.error:
+                raise client_error(found.error)
+            return max(-1, found.offset)
+        except KafkaException as error:
+            raise client_error(error.args[0]) from None
+        finally:
+            consumer.close()
+
+    def commit_outside(self, group, topic, partition, offset):
+        """A commit by a client that assigns itself a partition and is no member of the group."""
+        consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": group, "enable.auto.commit": False})
+        try:
+            answer = consumer.commit(offsets=[TopicPartition(topic, partition, offset)], asynchronous=False)[0]
+            if answer.error:
+                raise client_error(answer.error)
+        except KafkaException as error:
+            raise client_error(error.args[0]) from None
+        finally:
+            consumer.close()
 
 
 if __name__ == "__main__":

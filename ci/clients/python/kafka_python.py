@@ -6,6 +6,7 @@ import kafka
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic
 from kafka.errors import KafkaError, OffsetOutOfRangeError
+from kafka.structs import OffsetAndMetadata
 
 from protocol import BOOTSTRAP, FETCH_WAIT_MS, REQUEST_BYTES_MAX, BulkReading, ClientError, bulk_value, decode, encode, serve
 
@@ -25,7 +26,7 @@ def reporting(operation):
 
 class Driver:
     def __init__(self):
-        self.made_admin, self.producers = None, {}
+        self.made_admin, self.producers, self.transactional = None, {}, {}
 
     def __getattribute__(self, name):
         found = object.__getattribute__(self, name)
@@ -96,8 +97,8 @@ class Driver:
         producer.flush(120)
         return [future.get(30).offset for future in futures][0]
 
-    def _messages(self, topic, partition, offset, count, timeout_ms):
-        consumer = KafkaConsumer(bootstrap_servers=BOOTSTRAP, group_id=None, auto_offset_reset="none", fetch_max_wait_ms=FETCH_WAIT_MS,
+    def _messages(self, topic, partition, offset, count, timeout_ms, isolation="read_uncommitted"):
+        consumer = KafkaConsumer(bootstrap_servers=BOOTSTRAP, group_id=None, isolation_level=isolation, auto_offset_reset="none", fetch_max_wait_ms=FETCH_WAIT_MS,
                                  max_partition_fetch_bytes=REQUEST_BYTES_MAX, fetch_max_bytes=REQUEST_BYTES_MAX)
         try:
             assigned = TopicPartition(topic, partition)
@@ -142,6 +143,47 @@ class Driver:
         asked = TopicPartition(topic, partition)
         found = self._asking(lambda consumer: consumer.offsets_for_times({asked: ts}))[asked]
         return found.offset if found else -1
+
+    def txn_open(self, producer, id, timeout_ms):
+        made = KafkaProducer(bootstrap_servers=BOOTSTRAP, transactional_id=id, transaction_timeout_ms=timeout_ms, acks="all")
+        made.init_transactions()
+        self.transactional[producer] = made
+
+    def txn_begin(self, producer):
+        self.transactional[producer].begin_transaction()
+
+    def txn_send(self, producer, topic, partition, values):
+        futures = [self.transactional[producer].send(topic, decode(value), partition=partition) for value in values]
+        self.transactional[producer].flush(30)
+        for future in futures:
+            future.get(30)
+
+    def txn_end(self, producer, commit):
+        made = self.transactional[producer]
+        (made.commit_transaction if commit else made.abort_transaction)()
+
+    def txn_close(self, producer):
+        self.transactional.pop(producer).close(timeout=5)
+
+    def txn_copy(self, id, group, source, target, count, commit):
+        consumer = KafkaConsumer(source, bootstrap_servers=BOOTSTRAP, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False,
+                                 isolation_level="read_committed", session_timeout_ms=6000, heartbeat_interval_ms=500)
+        self.txn_open("copy", id, 30000)
+        try:
+            producer, read, deadline = self.transactional["copy"], 0, time.monotonic() + 40
+            producer.begin_transaction()
+            while read < count and time.monotonic() < deadline:
+                for records in consumer.poll(timeout_ms=100).values():
+                    for record in records:
+                        producer.send(target, b"copy of " + record.value, partition=record.partition)
+                        read += 1
+            positions = {one: OffsetAndMetadata(consumer.position(one), "", -1) for one in consumer.assignment()}
+            producer.send_offsets_to_transaction(positions, consumer.group_metadata())
+            self.txn_end("copy", commit)
+            return read
+        finally:
+            self.txn_close("copy")
+            consumer.close(autocommit=False)
 
 
 if __name__ == "__main__":

@@ -64,11 +64,11 @@ class Driver:
         run("-P", "-t", topic, "-p", str(partition), *self.options(compression, idempotent, -1), "-X", "linger.ms=20", stdin=lines, timeout=120)
         return before
 
-    def messages(self, topic, partition, offset, count, timeout_ms):
+    def messages(self, topic, partition, offset, count, timeout_ms, isolation="read_committed"):
         start = {"earliest": "beginning", "latest": "end"}.get(offset, str(offset))
         try:
             out, _ = run("-C", "-q", "-u", "-t", topic, "-p", str(partition), "-o", start, "-c", str(count), "-f", FORMAT,
-                         "-X", f"fetch.wait.max.ms={FETCH_WAIT_MS}", "-X", "topic.auto.offset.reset=error", timeout=timeout_ms / 1000)
+                         "-X", f"fetch.wait.max.ms={FETCH_WAIT_MS}", "-X", "topic.auto.offset.reset=error", "-X", f"isolation.level={isolation}", timeout=timeout_ms / 1000)
         except subprocess.TimeoutExpired as expired:
             out = expired.stdout or b""
         at = 0

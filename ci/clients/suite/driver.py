@@ -3,6 +3,7 @@ import base64
 import json
 import os
 import selectors
+import signal
 import subprocess
 import time
 
@@ -36,7 +37,8 @@ class Driver:
     def start(self):
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                                            env=dict(os.environ, BOOTSTRAP=self.bootstrap, **self.environment), bufsize=0)
+                                            env=dict(os.environ, BOOTSTRAP=self.bootstrap, **self.environment), bufsize=0,
+                                            start_new_session=True)
         self.buffer = b""
 
     def stop(self):
@@ -51,9 +53,13 @@ class Driver:
             self.process = None
 
     def kill(self):
+        """Ends the driver and what it started without a word to the broker, as kill -9 does."""
         if self.process:
-            self.process.kill()
+            self.signal(signal.SIGKILL)
             self.stop()
+
+    def signal(self, number):
+        os.killpg(self.process.pid, number)
 
     def call(self, op, timeout=60, **arguments):
         """A driver that was lost before is started again, so one failure does not take the checks after it along."""

@@ -6,10 +6,22 @@ from suite import tools
 from suite.checks import equal, eventually
 from suite.records import sample
 from suite.tools import contains
+from suite.transactions import Producer
 
 # What the tool prints, with exit status 0, when a file does not say what it should.
 COMPLAINTS = re.compile(r"(?i)mismatch|non-consecutive|out of order|corrupt|invalid|not valid|Exception|isvalid: false|Found timestamp mismatch|failed")
 SEALED_SEGMENT_BYTES = 1_048_576
+
+# Empty, Ongoing, PrepareCommit, CompleteCommit, Ongoing, PrepareAbort, CompleteAbort: a transaction that commits and one that aborts.
+TRANSACTION_STATES = ["0", "1", "2", "4", "1", "3", "5"]
+
+
+def java_hash(text):
+    """String.hashCode, a signed number of 32 bits."""
+    number = 0
+    for unit in text:
+        number = (31 * number + ord(unit)) & 0xFFFFFFFF
+    return number - (1 << 32) if number >= 1 << 31 else number
 
 
 def dump(*arguments):
@@ -23,9 +35,18 @@ def dump(*arguments):
 class Dump:
     """`write` fills topics while the broker runs; the checks read its files after the clean stop."""
 
-    def __init__(self, steward, steward_family, families, drivers, run_id):
+    def __init__(self, steward, steward_family, families, drivers, run_id, only=()):
         self.steward, self.family, self.topic = steward, steward_family, f"dump-{run_id}"
         self.families, self.drivers = families, drivers
+        self.groups, self.transactions = "groups" in only, "transactions" in only
+
+    @property
+    def group(self):
+        return f"{self.topic}-group"
+
+    @property
+    def transactional_id(self):
+        return f"{self.topic}-transactional"
 
     def codec_topic(self, codec):
         return f"{self.topic}-{codec}"
@@ -45,6 +66,14 @@ class Dump:
                     self.drivers[family.name].call("produce", topic=self.codec_topic(codec), partition=partition, records=sample(family, codec),
                                                    compression=codec, idempotent=False, acks=-1, each=False)
 
+        if self.groups:
+            for offset in (1, 5):
+                self.steward.call("commit_outside", group=self.group, topic=self.topic, partition=1, offset=offset)
+        if self.transactions:
+            producer = Producer(self.steward, self.topic, self.transactional_id)
+            producer.transaction(self.topic, b"committed")
+            producer.transaction(self.topic, b"aborted", commit=False)
+
     def files(self, data, partition, ending):
         found = sorted((pathlib.Path(data) / f"{self.topic}-{partition}").glob(f"*{ending}"))
         if not found:
@@ -55,7 +84,7 @@ class Dump:
         out = dump("--files", self.files(data, 0, ".log")[0], "--print-data-log")
         contains(out, "starting offset: 0", *(f"compresscodec: {codec}" for codec in self.family.compressions), "payload: größe 漢字", "isvalid: true",
                  "headerKeys: .*a", "keySize: -1", "producerId: [0-9]")
-        count = len(sample(self.family)) * len(self.family.compressions)
+        count = len(sample(self.family)) * len(self.family.compressions) + 4 * self.transactions
         equal([int(n) for n in re.findall(r"^\| offset: (\d+)", out, re.M)], list(range(count)), "offsets of the records")
         dump("--files", self.files(data, 0, ".log")[0], "--deep-iteration")
 
@@ -103,10 +132,39 @@ class Dump:
         contains(out, '"type":"TOPIC_RECORD".*"name":"%s"' % self.topic, '"type":"PARTITION_RECORD"', '"type":"CONFIG_RECORD".*segment.bytes',
                  '"type":"REGISTER_BROKER_RECORD"', '"type":"FEATURE_LEVEL_RECORD"', '"type":"PRODUCER_IDS_RECORD"')
 
+    def internal(self, data, topic, key, decoder):
+        """What the decoder prints of the partition of an internal topic that owns a key, as Kafka chooses it."""
+        partition = abs(java_hash(key)) % 50
+        logs = sorted((pathlib.Path(data) / f"{topic}-{partition}").glob("*.log"))
+        equal(len(logs) > 0, True, f"there is a log of {topic}-{partition}")
+        return "".join(dump("--files", log, decoder) for log in logs)
+
+    def offsets(self, data):
+        out = self.internal(data, "__consumer_offsets", self.group, "--offsets-decoder")
+        found = re.findall(r'"group":"%s","topic":"%s","partition":1.*?"offset":(\d+)' % (self.group, self.topic), out)
+        equal(found, ["1", "5"], f"offsets of {self.group} in order")
+
+    def transaction_log(self, data):
+        out = self.internal(data, "__transaction_state", self.transactional_id, "--transaction-log-decoder")
+        mine = [line for line in out.splitlines() if self.transactional_id in line]
+        if not mine:
+            raise AssertionError(f"{self.transactional_id} is not in: {out[-1500:]}")
+        equal(re.findall(r'"transactionStatus":(\d+)', "\n".join(mine)), TRANSACTION_STATES, f"states of {self.transactional_id} in order")
+
+    def markers(self, data):
+        """The end of each transaction in the partition, and the aborted one in its index."""
+        out = dump("--files", self.files(data, 0, ".log")[0], "--print-data-log")
+        contains(out, r"isTransactional: true isControl: true.*", "endTxnMarker: COMMIT", "endTxnMarker: ABORT")
+        entries = "".join(dump("--files", file) for file in self.files(data, 0, ".txnindex"))
+        contains(entries, r"producerId: \d+,? firstOffset: \d+,? lastOffset: \d+,? lastStableOffset: \d+")
+
     CHECKS = [("kafka-dump-log --print-data-log on every compression", log), ("kafka-dump-log finds the codec each client was told to use", codecs), ("kafka-dump-log on sealed segments", sealed),
               ("kafka-dump-log on offset and time indexes", indexes), ("kafka-dump-log on producer snapshots", snapshots),
               ("kafka-dump-log --cluster-metadata-decoder", metadata)]
 
+    GROUP_CHECKS = [("kafka-dump-log --offsets-decoder", offsets)]
+    TRANSACTION_CHECKS = [("kafka-dump-log --transaction-log-decoder", transaction_log), ("kafka-dump-log on transaction markers and index", markers)]
+
     def run(self, report, data):
-        for name, function in self.CHECKS:
+        for name, function in self.CHECKS + self.GROUP_CHECKS * self.groups + self.TRANSACTION_CHECKS * self.transactions:
             report.check("dump", name, lambda: function(self, data))

@@ -70,6 +70,27 @@ type Arguments struct {
 	Offset      json.RawMessage   `json:"offset"`
 	TimeoutMs   int64             `json:"timeout_ms"`
 	Ts          int64             `json:"ts"`
+	Isolation   string            `json:"isolation"`
+
+	// Of group members.
+	Group            string          `json:"group"`
+	Topics           []string        `json:"topics"`
+	Assignor         string          `json:"assignor"`
+	Instance         *string         `json:"instance"`
+	SessionTimeoutMs int64           `json:"session_timeout_ms"`
+	Reset            string          `json:"reset"`
+	Commits          string          `json:"commits"`
+	How              string          `json:"how"`
+	Offsets          []CommitOffset  `json:"offsets"`
+	To               json.RawMessage `json:"to"`
+
+	// Of transactions.
+	Producer string   `json:"producer"`
+	ID       string   `json:"id"`
+	Values   [][]byte `json:"values"`
+	Commit   bool     `json:"commit"`
+	Source   string   `json:"source"`
+	Into     string   `json:"target"`
 }
 
 // Start answers the offset asked for: a number, or earliest or latest as the client's own values for them.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"time"
 
@@ -146,7 +147,7 @@ func read(a *driver.Arguments, take func(*kgo.Record)) error {
 	default:
 		at = at.At(start)
 	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(driver.Bootstrap), kgo.FetchMaxWait(driver.FetchWait), kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+	client, err := kgo.NewClient(kgo.SeedBrokers(driver.Bootstrap), kgo.FetchMaxWait(driver.FetchWait), isolation(a.Isolation), kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{a.Topic: {*a.Partition: at}}))
 	if err != nil {
 		return err
@@ -328,8 +329,11 @@ func version(*driver.Arguments) (any, error) {
 }
 
 func main() {
-	driver.Serve(map[string]driver.Operation{"version": version, "create_topic": createTopic, "delete_topic": deleteTopic, "list_topics": listTopics,
+	operations := map[string]driver.Operation{"version": version, "create_topic": createTopic, "delete_topic": deleteTopic, "list_topics": listTopics,
 		"describe_topic": describeTopic, "describe_configs": describeConfigs, "alter_config": alterConfig, "create_partitions": createPartitions,
 		"delete_records": deleteRecords, "produce": produce, "produce_bulk": produceBulk, "consume": consume, "consume_bulk": consumeBulk,
-		"watermarks": watermarks, "offset_for_time": offsetForTime}, code)
+		"watermarks": watermarks, "offset_for_time": offsetForTime, "txn_open": txnOpen, "txn_begin": txnBegin, "txn_send": txnSend, "txn_end": txnEnd,
+		"txn_close": txnClose, "txn_copy": txnCopy}
+	maps.Copy(operations, driver.MemberOperations(join))
+	driver.Serve(operations, code)
 }

@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -146,7 +147,11 @@ func produceBulk(a *driver.Arguments) (any, error) {
 }
 
 func read(a *driver.Arguments, take func(kafka.Message)) error {
-	reader := kafka.NewReader(kafka.ReaderConfig{Brokers: []string{driver.Bootstrap}, Topic: a.Topic, Partition: int(*a.Partition), MinBytes: 1,
+	isolation := kafka.ReadUncommitted
+	if a.Isolation == "read_committed" {
+		isolation = kafka.ReadCommitted
+	}
+	reader := kafka.NewReader(kafka.ReaderConfig{IsolationLevel: isolation, Brokers: []string{driver.Bootstrap}, Topic: a.Topic, Partition: int(*a.Partition), MinBytes: 1,
 		MaxBytes: driver.FetchBytesMax, MaxWait: driver.FetchWait, OffsetOutOfRangeError: true, ReadLagInterval: -1})
 	// Close waits until the broker answers the fetch under way; the records are there long before.
 	defer func() { go reader.Close() }()
@@ -310,8 +315,10 @@ func version(*driver.Arguments) (any, error) {
 }
 
 func main() {
-	driver.Serve(map[string]driver.Operation{"version": version, "create_topic": createTopic, "delete_topic": deleteTopic, "list_topics": listTopics,
+	operations := map[string]driver.Operation{"version": version, "create_topic": createTopic, "delete_topic": deleteTopic, "list_topics": listTopics,
 		"describe_topic": describeTopic, "describe_configs": describeConfigs, "alter_config": alterConfig, "create_partitions": createPartitions,
 		"produce": produce, "produce_bulk": produceBulk, "consume": consume, "consume_bulk": consumeBulk,
-		"watermarks": watermarks, "offset_for_time": offsetForTime}, code)
+		"watermarks": watermarks, "offset_for_time": offsetForTime}
+	maps.Copy(operations, driver.MemberOperations(join))
+	driver.Serve(operations, code)
 }

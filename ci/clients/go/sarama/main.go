@@ -4,6 +4,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"time"
 
@@ -180,6 +181,9 @@ func read(a *driver.Arguments, take func(*sarama.ConsumerMessage)) error {
 	config := config()
 	config.Consumer.MaxWaitTime = driver.FetchWait
 	config.Consumer.Return.Errors = true
+	if a.Isolation == "read_committed" {
+		config.Consumer.IsolationLevel = sarama.ReadCommitted
+	}
 	consumer, err := sarama.NewConsumer([]string{driver.Bootstrap}, config)
 	if err != nil {
 		return err
@@ -346,8 +350,11 @@ func version(*driver.Arguments) (any, error) {
 }
 
 func main() {
-	driver.Serve(map[string]driver.Operation{"version": version, "create_topic": createTopic, "delete_topic": deleteTopic, "list_topics": listTopics,
+	operations := map[string]driver.Operation{"version": version, "create_topic": createTopic, "delete_topic": deleteTopic, "list_topics": listTopics,
 		"describe_topic": describeTopic, "describe_configs": describeConfigs, "alter_config": alterConfig, "create_partitions": createPartitions,
 		"delete_records": deleteRecords, "produce": produce, "produce_bulk": produceBulk, "consume": consume, "consume_bulk": consumeBulk,
-		"watermarks": watermarks, "offset_for_time": offsetForTime}, code)
+		"watermarks": watermarks, "offset_for_time": offsetForTime, "txn_open": txnOpen, "txn_begin": txnBegin, "txn_send": txnSend, "txn_end": txnEnd,
+		"txn_close": txnClose, "txn_copy": txnCopy}
+	maps.Copy(operations, driver.MemberOperations(join))
+	driver.Serve(operations, code)
 }
