@@ -1,6 +1,7 @@
 //! The coordinator's rules one by one, over random histories, and over all histories of a bounded kind.
 
 mod bench;
+mod explorer;
 mod rules_add;
 mod rules_end;
 mod rules_held;
