@@ -2,6 +2,7 @@
 
 mod bench;
 mod explorer;
+mod properties;
 mod rules_add;
 mod rules_end;
 mod rules_held;

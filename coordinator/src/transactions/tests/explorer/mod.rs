@@ -96,6 +96,7 @@ fn timeouts_and_recoveries() {
 #[test]
 fn a_crash_around_a_timeout() {
     let scenario = Scenario {
+        transactions: [1, 0],
         timeouts: 1,
         ..TWO_PRODUCERS
     };
