@@ -3,8 +3,9 @@
 use ringlog_net::Str;
 
 use super::transaction::{EPOCH_BUMP_VERSION, Transaction};
-use super::{TransactionCoordinator, append, log, record_bytes};
+use super::{Phase, TransactionCoordinator, log, record_bytes};
 use crate::command::Now;
+use crate::record::Record;
 use crate::transactions::reply::TransactionCommands;
 
 /// How long to wait for a producer id before an overdue abort that takes one is tried again.
@@ -55,6 +56,9 @@ impl TransactionCoordinator {
     /// Forgets ids that have not been used for `transactional.id.expiration.ms` and have no transaction. Kafka looks once an hour
     /// (`transaction.remove.expired.transaction.cleanup.interval.ms`). Returns whether there may be more than this event could take: call again.
     pub fn expire(&mut self, now: Now, out: &mut TransactionCommands) -> bool {
+        if self.phase != Phase::Active {
+            return false;
+        }
         let mut more = false;
         let mut bytes = record_bytes(out);
         let mut expired = Vec::new();
@@ -72,7 +76,7 @@ impl TransactionCoordinator {
             }
         }
         for (id, key) in expired {
-            append(key, None, out);
+            out.commands.records.push(Record { key, value: None });
             self.replace(&id, None);
         }
         more

@@ -51,12 +51,15 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Who asked EndTxn, and for a commit or an abort.
+type Ended = (ProducerIdAndEpoch, bool);
+
 /// A producer, as its client sees it. Even ones bump epochs; producers 0 and 1 share an id, as do 2 and 3.
 #[derive(Clone, Debug, Default)]
 struct Producer {
     identity: Option<ProducerIdAndEpoch>,
     /// The last EndTxn, and who asked for it.
-    ended: Option<(ProducerIdAndEpoch, bool)>,
+    ended: Option<Ended>,
 }
 
 struct History {
@@ -71,7 +74,7 @@ struct History {
     answered: BTreeMap<(i64, i16), bool>,
     reported: Vec<MarkersToWrite>,
     /// Requests that are held: token, producer, and what an EndTxn asked.
-    waits: Vec<(u64, usize, Option<(ProducerIdAndEpoch, bool)>)>,
+    waits: Vec<(u64, usize, Option<Ended>)>,
 }
 
 impl History {
