@@ -11,6 +11,7 @@ mod check;
 mod classic;
 mod commit;
 mod config;
+pub mod consumer;
 mod context;
 mod delete;
 mod expire;
