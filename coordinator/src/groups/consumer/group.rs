@@ -34,9 +34,9 @@ pub struct ConsumerGroup {
     /// Derived: the member of each static member's name.
     pub(super) static_members: HashMap<Str, Str>,
     /// Derived: who owns each partition, or has not yet said to have given it up.
-    owners: HashMap<(Uuid, i32), Str>,
+    pub(super) owners: HashMap<(Uuid, i32), Str>,
     /// Derived: how many members name each topic.
-    named_topics: BTreeMap<Str, usize>,
+    pub(super) named_topics: BTreeMap<Str, usize>,
     /// Derived: how many members subscribe to each expression.
     pub(super) expression_members: BTreeMap<Str, usize>,
     /// Derived, as far as they were needed.

@@ -1,1 +1,7 @@
-//! Groups as a whole.
+//! Groups as a whole: single rules one by one, and random histories with lost messages, timeouts and restarts.
+
+mod cluster;
+mod histories;
+mod offsets;
+mod regexes;
+mod rules;
