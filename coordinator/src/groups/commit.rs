@@ -110,6 +110,15 @@ impl GroupCoordinator {
         let generation = request.generation_id_or_member_epoch;
         let member_id = &request.member_id;
         let instance_id = request.group_instance_id.as_ref();
+        if let Some(group) = self.consumer_group(&request.group_id) {
+            let version = caller.version;
+            let check = group.check_commit(member_id, instance_id, generation, false, version)?;
+            let mut partitions = request.topics.iter().flat_map(|topic| {
+                let partitions = topic.partitions.iter();
+                partitions.map(|partition| (&topic.topic_id, partition.partition_index))
+            });
+            return partitions.try_for_each(|(topic, partition)| check.partition(topic, partition));
+        }
         let checked = self.with_classic(&request.group_id, caller.now, out, |group, context| {
             group.check_commit(member_id, instance_id, generation, false)?;
             group.refresh(member_id, context);
@@ -239,6 +248,13 @@ impl GroupCoordinator {
         }
         let instance_id = request.group_instance_id.as_ref();
         let generation = request.generation_id;
+        if let Some(group) = self.consumer_group(&request.group_id) {
+            let member_id = &request.member_id;
+            let version = caller.version;
+            let check = group.check_commit(member_id, instance_id, generation, true, version)?;
+            // The request does not name topics by their ids: in an older epoch nothing is sure to be the member's.
+            return check.partition(&NO_TOPIC_ID, 0);
+        }
         let checked = self.with_classic(&request.group_id, caller.now, out, |group, _| {
             group.check_commit(&request.member_id, instance_id, generation, true)
         });

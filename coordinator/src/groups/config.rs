@@ -1,5 +1,7 @@
 //! What can be set about groups: Kafka's keys with Kafka's defaults, and limits of our own where Kafka has none.
 
+use super::consumer::ConsumerGroupConfig;
+
 /// The limits and times that a [`GroupCoordinator`](super::GroupCoordinator) holds to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupConfig {
@@ -17,6 +19,8 @@ pub struct GroupConfig {
     pub offsets_retention_minutes: i32,
     /// How long a JoinGroup of a member that was never told its id is held; a constant of Kafka's.
     pub new_member_join_timeout_ms: i32,
+    /// The `group.consumer.*` settings.
+    pub consumer: ConsumerGroupConfig,
     /// Ours: groups that one coordinator holds.
     pub groups_max: usize,
     /// Ours: members of one group that were given an id and have not come back with it.
@@ -52,6 +56,7 @@ impl Default for GroupConfig {
             offset_metadata_max_bytes: 4_096,
             offsets_retention_minutes: 7 * 24 * 60,
             new_member_join_timeout_ms: 5 * 60 * 1_000,
+            consumer: ConsumerGroupConfig::default(),
             groups_max: 100_000,
             pending_members_max: 10_000,
             member_protocols_max: 32,

@@ -57,6 +57,7 @@ impl GroupCoordinator {
                 }
                 group.subscription()
             }
+            GroupKind::Consumer(held) => held.group.subscription(),
         };
         // First find out whether all fits into a batch, so that all happens or nothing.
         let mut keys: Vec<OffsetKey> = Vec::new();
@@ -123,7 +124,8 @@ impl GroupCoordinator {
                 GroupKind::Classic(group) if group.state() != State::Empty => {
                     ErrorCode::NON_EMPTY_GROUP
                 }
-                GroupKind::Classic(_) => {
+                GroupKind::Consumer(held) if !held.group.is_empty() => ErrorCode::NON_EMPTY_GROUP,
+                GroupKind::Classic(_) | GroupKind::Consumer(_) => {
                     let keys = group.offsets.keys().chain(group.unstable.keys());
                     let keys: Vec<OffsetKey> = keys.cloned().collect();
                     if !self.remove_offsets(group_id, keys, out) {
@@ -199,8 +201,13 @@ impl GroupCoordinator {
         now: Now,
         out: &mut Commands<GroupReply>,
     ) {
-        if let Ok(record) = stored::group_tombstone(group_id) {
-            out.records.push(record);
+        match self
+            .groups
+            .get(group_id)
+            .and_then(|group| group.as_consumer())
+        {
+            Some(group) => out.records.extend(group.tombstones()),
+            None => out.records.extend(stored::group_tombstone(group_id).ok()),
         }
         self.drop_group(group_id, now, out);
     }

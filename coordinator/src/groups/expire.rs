@@ -85,6 +85,7 @@ fn expired(group: &Group, now_ms: i64, retention_ms: i64) -> Vec<OffsetKey> {
                 None => return Vec::new(),
             }
         }
+        GroupKind::Consumer(held) => (Since::Commit, held.group.subscription()),
     };
     group
         .offsets

@@ -27,6 +27,19 @@ impl GroupCoordinator {
         out: &mut Commands<GroupReply>,
     ) {
         let known = self.groups.get(&group.group_id).map(|group| &**group);
+        // A member of a consumer group must be in its epoch: another may own the partition by now.
+        let checked = known
+            .and_then(Group::as_consumer)
+            .map(|consumers| consumers.check_fetch(group.member_id.as_deref(), group.member_epoch));
+        if let Some(Err(error_code)) = checked {
+            let reply = OffsetFetchResponseGroup {
+                group_id: group.group_id,
+                error_code,
+                ..OffsetFetchResponseGroup::default()
+            };
+            out.reply(caller.token, reply);
+            return;
+        }
         let topics = match &group.topics {
             None => known.map_or_else(Vec::new, |group| all_topics(group, require_stable)),
             Some(topics) => topics

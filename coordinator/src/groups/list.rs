@@ -6,6 +6,7 @@ use ringlog_net::{Bytes, ErrorCode, Str};
 
 use super::GroupCoordinator;
 use super::classic::{ClassicGroup, State};
+use super::consumer::ConsumerGroupState;
 use super::group::GroupKind;
 use super::reply::GroupReply;
 use crate::{Caller, Commands};
@@ -44,6 +45,14 @@ pub struct GroupCounts {
     pub completing_rebalance: usize,
     /// Classic groups that are at work.
     pub stable: usize,
+    /// Consumer groups (KIP-848) without members.
+    pub consumer_empty: usize,
+    /// Consumer groups for which a new assignment is due.
+    pub consumer_assigning: usize,
+    /// Consumer groups whose members are on their way to their assignment.
+    pub consumer_reconciling: usize,
+    /// Consumer groups whose members own what they should.
+    pub consumer_stable: usize,
     /// Members of all groups.
     pub members: usize,
     /// The memory of members, in bytes.
@@ -86,12 +95,15 @@ impl GroupCoordinator {
         let group = self.groups.get(&group_id);
         let described = match group.map(|group| &group.kind) {
             Some(GroupKind::Classic(group)) => describe(group, group_id),
-            None if caller.version >= FIRST_WITH_GROUP_ID_NOT_FOUND => DescribedGroup {
+            other if caller.version >= FIRST_WITH_GROUP_ID_NOT_FOUND => DescribedGroup {
                 error_code: ErrorCode::GROUP_ID_NOT_FOUND,
-                error_message: Some(Str::from(format!("Group {group_id} not found."))),
+                error_message: Some(Str::from(match other {
+                    None => format!("Group {group_id} not found."),
+                    Some(_) => format!("Group {group_id} is not a classic group."),
+                })),
                 ..dead(group_id)
             },
-            None => dead(group_id),
+            _ => dead(group_id),
         };
         out.reply(caller.token, described);
     }
@@ -116,6 +128,15 @@ impl GroupCoordinator {
                         State::PreparingRebalance => &mut counts.preparing_rebalance,
                         State::CompletingRebalance => &mut counts.completing_rebalance,
                         State::Stable => &mut counts.stable,
+                    } += 1;
+                }
+                GroupKind::Consumer(held) => {
+                    counts.members += held.group.member_count();
+                    *match held.group.state() {
+                        ConsumerGroupState::Empty => &mut counts.consumer_empty,
+                        ConsumerGroupState::Assigning => &mut counts.consumer_assigning,
+                        ConsumerGroupState::Reconciling => &mut counts.consumer_reconciling,
+                        ConsumerGroupState::Stable => &mut counts.consumer_stable,
                     } += 1;
                 }
             }

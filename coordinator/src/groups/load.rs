@@ -4,6 +4,7 @@ use ringlog_net::{Bytes, Str};
 
 use super::GroupCoordinator;
 use super::classic::ClassicGroup;
+use super::consumer::Change;
 use super::group::{Group, GroupKind};
 use super::reply::GroupReply;
 use super::stored::{self, ReplayError, Stored};
@@ -21,6 +22,9 @@ impl GroupCoordinator {
         key: Bytes,
         value: Option<Bytes>,
     ) -> Result<(), ReplayError> {
+        if let Some((group, change)) = Change::read(&key, value.as_ref())? {
+            return self.replay_change(&group, change);
+        }
         match stored::read(key, value)? {
             Stored::Offset {
                 group,
@@ -56,8 +60,10 @@ impl GroupCoordinator {
     fn replace_group(&mut self, group_id: &Str, loaded: Option<ClassicGroup>) {
         let bytes = loaded.as_ref().map_or(0, ClassicGroup::bytes);
         match (self.groups.get_mut(group_id), loaded) {
+            // It is in the place of the group that this tombstone is of.
+            (Some(group), None) if group.as_consumer().is_some() => {}
             (Some(group), loaded) => {
-                let bytes_before = group.as_classic().map_or(0, ClassicGroup::bytes);
+                let bytes_before = group.member_bytes();
                 let has_offsets = !group.offsets.is_empty() || !group.unstable.is_empty();
                 match loaded {
                     Some(loaded) => group.kind = GroupKind::Classic(loaded),
@@ -102,6 +108,7 @@ impl GroupCoordinator {
         let ids: Vec<Str> = self.groups.keys().cloned().collect();
         for id in ids {
             self.with_classic(&id, now, out, |group, context| group.on_loaded(context));
+            self.load_consumer_group(&id, now);
         }
     }
 }

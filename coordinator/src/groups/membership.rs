@@ -26,11 +26,17 @@ impl GroupCoordinator {
         request: JoinGroupRequest,
         out: &mut Commands<GroupReply>,
     ) {
-        let refusal = match self.check_join(caller, &request) {
+        let checked = self.check_join(caller, &request);
+        let is_downgraded =
+            checked.is_ok() && self.downgrade_empty(&request.group_id, caller.now, out);
+        let refusal = match checked {
             Ok(()) if self.groups.contains_key(&request.group_id) => {
                 let joined =
                     self.with_classic(&request.group_id, caller.now, out, |group, context| {
                         group.join(caller, &request, context);
+                        if is_downgraded && !group.is_deserted() {
+                            group.store_new(context);
+                        }
                     });
                 joined
                     .is_none()
@@ -195,8 +201,11 @@ impl GroupCoordinator {
             }]
         };
         let members = self
-            .with_classic(&request.group_id, caller.now, out, |group, context| {
-                group.leave(&leaving, context)
+            .leave_consumer_group(&request.group_id, &leaving, out)
+            .or_else(|| {
+                self.with_classic(&request.group_id, caller.now, out, |group, context| {
+                    group.leave(&leaving, context)
+                })
             })
             .unwrap_or_else(|| leaving.iter().map(unknown).collect());
         let reply = if is_of_several {

@@ -12,6 +12,7 @@ mod classic;
 mod commit;
 mod config;
 pub mod consumer;
+mod consumers;
 mod context;
 mod delete;
 mod expire;
@@ -35,8 +36,9 @@ use ringlog_net::Str;
 
 use self::classic::ClassicGroup;
 pub use self::config::GroupConfig;
+use self::consumer::ConsumerGroupConfig;
 use self::context::Context;
-use self::group::Group;
+use self::group::{Group, GroupKind};
 pub use self::list::{GroupCounts, ListFilter};
 use self::offsets::PendingOffsets;
 pub use self::reply::GroupReply;
@@ -81,6 +83,11 @@ impl GroupCoordinator {
         Self {
             config: GroupConfig {
                 batch_bytes_max,
+                consumer: ConsumerGroupConfig {
+                    // Less what a group of another kind takes that it is in the place of.
+                    batch_bytes_max: batch_bytes_max - 2 * NAME_BYTES_MAX,
+                    ..config.consumer
+                },
                 ..config
             },
             groups: BTreeMap::new(),
@@ -125,6 +132,7 @@ impl GroupCoordinator {
                         group.on_sync_timeout(context);
                     });
                 }
+                TimerKey::Consumer(group) => self.on_consumer_timeout(&group, now, out),
                 TimerKey::Work => {
                     self.go_on_working(now, out);
                     break;
@@ -200,16 +208,24 @@ impl GroupCoordinator {
             return;
         };
         debug_assert!(group.offsets.is_empty() && group.unstable.is_empty());
-        if let Some(group) = group.as_classic_mut() {
-            let mut context = Context {
-                config: &self.config,
-                timers: &mut self.timers,
-                now,
-                out,
-                member_bytes_free: 0,
-            };
-            group.stop_timers(&mut context);
-            self.member_bytes -= group.bytes();
+        self.member_bytes -= group.member_bytes();
+        self.stop_timers(&mut group.kind, now, out);
+    }
+
+    /// Stops all timers of a group that is to be dropped.
+    fn stop_timers(&mut self, kind: &mut GroupKind, now: Now, out: &mut Commands<GroupReply>) {
+        match kind {
+            GroupKind::Classic(group) => {
+                let mut context = Context {
+                    config: &self.config,
+                    timers: &mut self.timers,
+                    now,
+                    out,
+                    member_bytes_free: 0,
+                };
+                group.stop_timers(&mut context);
+            }
+            GroupKind::Consumer(held) => self.timers.stop(&mut held.timer),
         }
     }
 }

@@ -7,6 +7,7 @@ use ringlog_net::coordinators::{
 };
 use ringlog_net::{Str, Uuid};
 
+use super::consumer::Unreadable;
 use super::offsets::{CommittedOffset, NO_TIMESTAMP};
 use crate::Record;
 
@@ -65,6 +66,17 @@ impl std::error::Error for ReplayError {}
 impl From<DecodeError> for ReplayError {
     fn from(error: DecodeError) -> Self {
         ReplayError::Unreadable(error)
+    }
+}
+
+impl From<Unreadable> for ReplayError {
+    fn from(error: Unreadable) -> Self {
+        match error {
+            Unreadable::Malformed(error) => ReplayError::Unreadable(error),
+            Unreadable::Version(_) => {
+                ReplayError::Contradiction("a value of a version that is not known here")
+            }
+        }
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) enum TimerKey {
     Join(Str),
     /// Members of a classic group must have asked for their assignment.
     Sync(Str),
+    /// A member of a consumer group must be heard of, or has to have given up partitions.
+    Consumer(Str),
     /// Work over many groups goes on.
     Work,
 }

@@ -83,6 +83,20 @@ impl Change {
             || record_type == record_type::REGULAR_EXPRESSION
     }
 
+    /// Whether the record of this change deletes its key.
+    pub fn is_tombstone(&self) -> bool {
+        matches!(
+            self,
+            Change::Epoch(None)
+                | Change::PartitionMetadata(false)
+                | Change::Member(_, None)
+                | Change::TargetEpoch(None)
+                | Change::Target(_, None)
+                | Change::Current(_, None)
+                | Change::Expression(_, None)
+        )
+    }
+
     /// The record of this change.
     pub fn record(&self, group_id: &Str) -> Record {
         let group_id = group_id.clone();

@@ -27,6 +27,8 @@ pub struct ConsumerGroupConfig {
     pub assignment_interval_ms: i32,
     /// `group.consumer.regex.refresh.interval.ms`: regular expressions are resolved anew so often even if no topic is known to have changed.
     pub regex_refresh_interval_ms: i32,
+    /// Ours: bytes of records that one event may append. [`GroupConfig`](crate::groups::GroupConfig) has it too, and its holds.
+    pub batch_bytes_max: usize,
 }
 
 /// More members than this are refused whatever the configuration says: one heartbeat's work grows with the group.
@@ -88,6 +90,7 @@ impl Default for ConsumerGroupConfig {
             migration_policy: MigrationPolicy::default(),
             assignment_interval_ms: 1_000,
             regex_refresh_interval_ms: 600_000,
+            batch_bytes_max: 1_000_000,
         }
     }
 }

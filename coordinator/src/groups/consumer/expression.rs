@@ -36,6 +36,14 @@ pub struct Resolved {
     pub timestamp_ms: i64,
 }
 
+impl Resolved {
+    /// The memory it takes, roughly.
+    pub fn bytes(&self) -> usize {
+        const EACH_NAME: usize = 64;
+        self.topics.iter().map(|name| EACH_NAME + name.len()).sum()
+    }
+}
+
 impl Expression {
     /// Compiles an expression.
     ///

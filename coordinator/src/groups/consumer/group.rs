@@ -16,6 +16,11 @@ use super::topics::{TopicView, metadata_hash};
 use crate::command::Now;
 use crate::record::Record;
 
+/// What a partition takes in a target, in bytes, roughly.
+const PARTITION_BYTES: usize = 8;
+/// What an owned partition takes, with the note of who owns it, in bytes, roughly.
+const OWNED_BYTES: usize = 80;
+
 /// A consumer group.
 #[derive(Clone, Debug)]
 pub struct ConsumerGroup {
@@ -39,6 +44,8 @@ pub struct ConsumerGroup {
     pub(super) named_topics: BTreeMap<Str, usize>,
     /// Derived: how many members subscribe to each expression.
     pub(super) expression_members: BTreeMap<Str, usize>,
+    /// Derived: the memory of members, in bytes.
+    bytes: usize,
     /// Derived, as far as they were needed.
     pub(super) compiled: HashMap<Str, Expression>,
     pub(super) timers: Timers,
@@ -77,7 +84,7 @@ impl ConsumerGroupState {
 
 impl ConsumerGroup {
     /// The type of such groups, as ListGroups names it.
-    pub const TYPE: &str = "Consumer";
+    pub const TYPE: &str = "consumer";
     /// The protocol type of such groups.
     pub const PROTOCOL_TYPE: &str = "consumer";
 
@@ -97,6 +104,7 @@ impl ConsumerGroup {
             owners: HashMap::new(),
             named_topics: BTreeMap::new(),
             expression_members: BTreeMap::new(),
+            bytes: 0,
             compiled: HashMap::new(),
             timers: Timers::default(),
             metadata_stale: true,
@@ -120,6 +128,11 @@ impl ConsumerGroup {
         self.members.values()
     }
 
+    /// The member of an id.
+    pub fn member(&self, id: &str) -> Option<&Member> {
+        self.members.get(id)
+    }
+
     /// How many members there are.
     pub fn member_count(&self) -> usize {
         self.members.len()
@@ -128,6 +141,17 @@ impl ConsumerGroup {
     /// Whether there is no member.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
+    }
+
+    /// The memory that members and what they own take, in bytes, roughly.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The topics that anybody subscribes to.
+    pub fn subscribed_topics(&self) -> BTreeSet<Str> {
+        let matched = self.expressions.values().flat_map(|found| &found.topics);
+        self.named_topics.keys().chain(matched).cloned().collect()
     }
 
     /// The state of the group as a whole.
@@ -219,11 +243,15 @@ impl ConsumerGroup {
             Change::TargetEpoch(value) => {
                 (self.target_epoch, self.target_timestamp_ms) = value.unwrap_or_default();
             }
-            Change::Target(id, Some(partitions)) => {
-                self.target.insert(id, partitions);
-            }
-            Change::Target(id, None) => {
-                self.target.remove(&id);
+            Change::Target(id, partitions) => {
+                let count =
+                    |partitions: &Partitions| partitions.values().map(BTreeSet::len).sum::<usize>();
+                self.bytes += PARTITION_BYTES * partitions.as_ref().map_or(0, count);
+                let old = match partitions {
+                    Some(partitions) => self.target.insert(id, partitions),
+                    None => self.target.remove(&id),
+                };
+                self.bytes -= PARTITION_BYTES * old.as_ref().map_or(0, count);
             }
             Change::Current(id, Some(current)) => self.put_current(id, current),
             Change::Current(id, None) => {
@@ -231,20 +259,24 @@ impl ConsumerGroup {
                     self.put_current(id, Current::default());
                 }
             }
-            Change::Expression(expression, Some(resolved)) => {
-                self.expressions.insert(expression, resolved);
-            }
-            Change::Expression(expression, None) => {
-                self.expressions.remove(&expression);
-                self.compiled.remove(&expression);
+            Change::Expression(expression, resolved) => {
+                self.bytes += resolved.as_ref().map_or(0, Resolved::bytes);
+                let old = match resolved {
+                    Some(resolved) => self.expressions.insert(expression, resolved),
+                    None => {
+                        self.compiled.remove(&expression);
+                        self.expressions.remove(&expression)
+                    }
+                };
+                self.bytes -= old.as_ref().map_or(0, Resolved::bytes);
             }
         }
     }
 
     fn put_member(&mut self, id: Str, metadata: Arc<Metadata>) {
-        if let Some(old) = self.members.get(&id).map(|member| member.metadata.clone()) {
-            self.forget_metadata(&id, &old);
-        }
+        let old = self.member_mut(id.clone()).metadata.clone();
+        self.forget_metadata(&id, &old);
+        self.bytes += metadata.bytes();
         for topic in &metadata.topic_names {
             *self.named_topics.entry(topic.clone()).or_default() += 1;
         }
@@ -254,13 +286,19 @@ impl ConsumerGroup {
         if let Some(instance_id) = &metadata.instance_id {
             self.static_members.insert(instance_id.clone(), id.clone());
         }
-        self.members
-            .entry(id.clone())
-            .or_insert_with(|| Member::new(id))
-            .metadata = metadata;
+        self.member_mut(id).metadata = metadata;
+    }
+
+    fn member_mut(&mut self, id: Str) -> &mut Member {
+        self.members.entry(id).or_insert_with_key(|id| {
+            let member = Member::new(id.clone());
+            self.bytes += member.metadata.bytes();
+            member
+        })
     }
 
     fn forget_metadata(&mut self, id: &Str, old: &Metadata) {
+        self.bytes -= old.bytes();
         for topic in &old.topic_names {
             uncount(&mut self.named_topics, topic);
         }
@@ -284,10 +322,7 @@ impl ConsumerGroup {
     }
 
     fn put_current(&mut self, id: Str, current: Current) {
-        let member = self
-            .members
-            .entry(id.clone())
-            .or_insert_with(|| Member::new(id.clone()));
+        let member = self.member_mut(id.clone());
         let old = std::mem::replace(&mut member.current, current.clone());
         self.release(&id, &old.assigned);
         self.release(&id, &old.revoking);
@@ -295,6 +330,7 @@ impl ConsumerGroup {
             for (topic, partitions) in owned {
                 for partition in partitions.keys() {
                     self.owners.insert((*topic, *partition), id.clone());
+                    self.bytes += OWNED_BYTES;
                 }
             }
         }
@@ -303,6 +339,7 @@ impl ConsumerGroup {
     fn release(&mut self, id: &Str, owned: &Owned) {
         for (topic, partitions) in owned {
             for partition in partitions.keys() {
+                self.bytes -= OWNED_BYTES;
                 let key = (*topic, *partition);
                 if self.owners.get(&key) == Some(id) {
                     self.owners.remove(&key);

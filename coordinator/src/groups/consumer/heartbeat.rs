@@ -21,14 +21,11 @@ use super::request;
 use super::timers::Timer;
 use super::topics::TopicView;
 use crate::command::{Caller, Commands, Now};
+use crate::groups::context::bytes_of;
 use crate::record::Record;
 
-/// Records of one event must fit into one batch; Kafka's `message.max.bytes` less what a batch takes itself.
-const EVENT_BYTES_MAX: usize = 1_000_000;
 /// Expressions are resolved at most so often because topics have changed, in ms; a constant of Kafka's.
 const RESOLUTION_INTERVAL_MS: u64 = 10_000;
-/// So many members are removed by one call of [`ConsumerGroup::on_timeout`].
-const TIMEOUTS_PER_CALL_MAX: usize = 1_000;
 
 /// Who a heartbeat comes from.
 struct Beating {
@@ -77,8 +74,8 @@ impl ConsumerGroup {
         let response = self.beat(
             caller, request, &beating, expression, config, topics, records,
         );
-        let bytes: usize = records.iter().map(size).sum();
-        if bytes > EVENT_BYTES_MAX
+        let bytes = bytes_of(records);
+        if bytes > config.batch_bytes_max
             && let Some(before) = before
         {
             *self = before;
@@ -86,7 +83,8 @@ impl ConsumerGroup {
                 ErrorCode::UNKNOWN_SERVER_ERROR,
                 format!(
                     "What changes in the group takes {bytes} bytes to write down at once; \
-                     {EVENT_BYTES_MAX} are allowed."
+                     {} are allowed.",
+                    config.batch_bytes_max
                 ),
             ));
         }
@@ -114,7 +112,21 @@ impl ConsumerGroup {
             .subscribed_topic_regex
             .as_deref()
             .is_none_or(|new| new == regex);
+        // Roughly what the member's own record takes if it gets all it should and gives up all it has.
+        let partitions = self.target.get(&beating.id).into_iter().flatten();
+        let owned = member
+            .current
+            .assigned
+            .iter()
+            .chain(&member.current.revoking);
+        let bytes: usize = partitions
+            .map(|(_, partitions)| 32 + 8 * partitions.len())
+            .sum::<usize>()
+            + owned
+                .map(|(_, partitions)| 32 + 8 * partitions.len())
+                .sum::<usize>();
         beating.replaces.is_none()
+            && bytes <= config.batch_bytes_max / 2
             && same_names
             && same_regex
             && !self.metadata_stale
@@ -298,6 +310,15 @@ impl ConsumerGroup {
         self.change(Change::Current(id.clone(), None), records);
         self.change(Change::Target(id.clone(), None), records);
         self.change(Change::Member(id.clone(), None), records);
+    }
+
+    /// What the removal of a member takes to write down, at most, in bytes.
+    pub(super) fn removal_bytes(&self, id: &Str) -> usize {
+        const EACH: usize = 64;
+        let member = self.members.get(id);
+        let regex = member.and_then(|member| member.metadata.topic_regex.as_deref());
+        let tombstones = 3 * (EACH + self.id.len() + id.len());
+        tombstones + regex.map_or(0, |regex| EACH + self.id.len() + regex.len())
     }
 
     fn is_resolution_due(&self, now: Now, config: &ConsumerGroupConfig) -> bool {
@@ -502,9 +523,15 @@ impl ConsumerGroup {
     }
 
     /// Removes members whose time is up. Not all of them when there are very many: ask [`ConsumerGroup::next_deadline`] again.
-    pub fn on_timeout(&mut self, now: Now, records: &mut Vec<Record>) {
+    pub fn on_timeout(
+        &mut self,
+        now: Now,
+        config: &ConsumerGroupConfig,
+        records: &mut Vec<Record>,
+    ) {
         let mut fenced = Vec::new();
-        while fenced.len() < TIMEOUTS_PER_CALL_MAX
+        let mut bytes = 0;
+        while bytes < config.batch_bytes_max / 4
             && let Some((id, timer)) = self.timers.expired(now.monotonic_ms)
         {
             let Some(member) = self.members.get(&id) else {
@@ -515,6 +542,7 @@ impl ConsumerGroup {
                 continue;
             }
             self.timers.cancel_all(&id);
+            bytes += self.removal_bytes(&id);
             fenced.push(id);
         }
         self.fence(&fenced, None, records);
@@ -630,8 +658,4 @@ pub fn refused(refusal: Refusal) -> ConsumerGroupHeartbeatResponse {
         error_message: Some(refusal.message),
         ..ConsumerGroupHeartbeatResponse::default()
     }
-}
-
-fn size(record: &Record) -> usize {
-    record.key.len() + record.value.as_ref().map_or(0, |value| value.len())
 }

@@ -123,6 +123,38 @@ impl Default for Metadata {
     }
 }
 
+impl Metadata {
+    /// The memory it takes, roughly: a topic's name is kept once more to be counted.
+    pub fn bytes(&self) -> usize {
+        const EACH_NAME: usize = 96;
+        let ids = [
+            &self.instance_id,
+            &self.rack_id,
+            &self.topic_regex,
+            &self.server_assignor,
+        ];
+        let ids: usize = ids.into_iter().flatten().map(|id| id.len()).sum();
+        let names: usize = self
+            .topic_names
+            .iter()
+            .map(|name| EACH_NAME + name.len())
+            .sum();
+        let classic = self.classic.as_ref().map_or(0, |classic| {
+            let protocols = classic.protocols.iter();
+            protocols
+                .map(|(name, metadata)| EACH_NAME + name.len() + metadata.len())
+                .sum()
+        });
+        size_of::<Member>()
+            + size_of::<Self>()
+            + self.client_id.len()
+            + self.client_host.len()
+            + ids
+            + names
+            + classic
+    }
+}
+
 impl Default for Current {
     fn default() -> Self {
         Self {

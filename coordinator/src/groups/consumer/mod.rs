@@ -18,6 +18,7 @@ pub mod member;
 mod offsets;
 pub mod reconcile;
 pub mod refusal;
+mod removal;
 pub mod request;
 mod target;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Who may commit and fetch the offsets of a consumer group: members in their epoch, and for single partitions also in the epoch in which they got them
 //! (KIP-1251); anybody, as long as the group has no members.
 
-use ringlog_net::{ErrorCode, Uuid};
+use ringlog_net::{ErrorCode, Str, Uuid};
 
 use super::group::ConsumerGroup;
 use super::member::Member;
@@ -17,18 +17,21 @@ pub struct CommitCheck<'a> {
 }
 
 impl CommitCheck<'_> {
-    /// Whether a partition's offset may be committed: no error, STALE_MEMBER_EPOCH or ILLEGAL_GENERATION. The topic id is needed in every version.
-    pub fn partition(&self, topic: &Uuid, partition: i32) -> ErrorCode {
+    /// Whether a partition's offset may be committed. Of a topic without an id it may not be in an older epoch.
+    ///
+    /// # Errors
+    /// STALE_MEMBER_EPOCH or ILLEGAL_GENERATION.
+    pub fn partition(&self, topic: &Uuid, partition: i32) -> Result<(), ErrorCode> {
         let Some((member, epoch, refusal)) = self.stale else {
-            return ErrorCode::NONE;
+            return Ok(());
         };
         let current = &member.current;
         let since = [&current.assigned, &current.revoking]
             .into_iter()
             .find_map(|owned| owned.get(topic)?.get(&partition));
         match since {
-            Some(since) if epoch >= *since => ErrorCode::NONE,
-            _ => refusal,
+            Some(since) if epoch >= *since => Ok(()),
+            _ => Err(refusal),
         }
     }
 }
@@ -51,7 +54,7 @@ impl ConsumerGroup {
     pub fn check_commit(
         &self,
         member_id: &str,
-        instance_id: Option<&str>,
+        instance_id: Option<&Str>,
         member_epoch: i32,
         transactional: bool,
         version: i16,

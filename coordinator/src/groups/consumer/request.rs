@@ -12,7 +12,7 @@ use super::refusal::Refusal;
 /// The first version in which clients make up their member ids themselves (KIP-1082).
 const CLIENT_MEMBER_ID_FROM: i16 = 1;
 /// The longest id of a group, member, static member or rack, in bytes.
-pub const ID_BYTES_MAX: usize = 4096;
+pub const ID_BYTES_MAX: usize = 1024;
 /// The longest name of a topic, in bytes; as of any topic of Kafka's.
 const TOPIC_BYTES_MAX: usize = 249;
 /// All topic names of one subscription, in bytes: they stand in one record.

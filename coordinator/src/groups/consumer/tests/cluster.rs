@@ -129,7 +129,7 @@ impl Cluster {
             .next_deadline()
             .is_some_and(|deadline| deadline <= self.now.monotonic_ms)
         {
-            self.group.on_timeout(self.now, &mut self.log);
+            self.group.on_timeout(self.now, &self.config, &mut self.log);
         }
     }
 

@@ -18,13 +18,10 @@ fn commit(
         .by_name
         .get("red")
         .map_or(Uuid::ZERO, |topic| topic.0);
-    match cluster
-        .group
-        .check_commit(id, None, epoch, transactional, version)
-    {
-        Ok(check) => check.partition(&topic, partition),
-        Err(code) => code,
-    }
+    let group = &cluster.group;
+    let check = group.check_commit(id, None, epoch, transactional, version);
+    let checked = check.and_then(|check| check.partition(&topic, partition));
+    checked.err().unwrap_or_default()
 }
 
 #[test]
