@@ -12,10 +12,16 @@ impl GroupCoordinator {
         assert_eq!(self.member_bytes, bytes);
         let timers: usize = classic().map(ClassicGroup::check).sum();
         let work = usize::from(self.work_timer.is_some());
-        let consumers = self.groups.values().filter_map(|group| group.consumer_timer());
+        let consumers = self
+            .groups
+            .values()
+            .filter_map(|group| group.consumer_timer());
         let timers = timers + consumers.filter(|(runs, _)| *runs).count();
         assert_eq!(self.timers.len(), timers + work, "no timer is left behind");
-        let consumers = self.groups.values().filter_map(|group| group.consumer_timer());
+        let consumers = self
+            .groups
+            .values()
+            .filter_map(|group| group.consumer_timer());
         for (runs, group) in consumers {
             assert_eq!(runs, group.next_deadline().is_some());
             assert_eq!(runs, !group.is_empty());
