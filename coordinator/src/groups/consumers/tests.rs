@@ -90,6 +90,7 @@ impl Host {
             self.coordinator.on_timeout(self.now, &mut out);
         }
         self.log.extend(out.records);
+        self.coordinator.check();
         let (token, reply) = out.replies.pop().expect("an answer");
         assert_eq!((token, out.replies.len()), (caller.token, 0));
         reply
@@ -210,6 +211,7 @@ impl Host {
             let mut out = Commands::default();
             self.coordinator.on_timeout(now, &mut out);
             self.log.extend(out.records);
+            self.coordinator.check();
         }
     }
 
@@ -234,6 +236,7 @@ impl Host {
             (groups, offsets, counts.members, counts.member_bytes)
         };
         assert_eq!(seen(&loaded), seen(&self.coordinator));
+        loaded.check();
         self.coordinator = loaded;
     }
 }
