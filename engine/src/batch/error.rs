@@ -17,8 +17,10 @@ pub mod code {
     pub const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
     /// The producer's epoch has been replaced by a newer one.
     pub const INVALID_PRODUCER_EPOCH: i16 = 47;
-    /// Transactional produce where transactions are not offered.
+    /// A batch that is not part of the producer's transaction, or should be.
     pub const INVALID_TXN_STATE: i16 = 48;
+    /// A newer coordinator has ended a transaction of the producer.
+    pub const TRANSACTION_COORDINATOR_FENCED: i16 = 52;
     /// The compression codec is not allowed for this request version.
     pub const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
     /// A record breaks a rule of the topic or of the protocol.

@@ -5,6 +5,7 @@
 
 mod builder;
 mod compression;
+mod control;
 mod error;
 mod header;
 mod iterate;
@@ -17,6 +18,7 @@ mod zstd_stream;
 
 pub use builder::{BatchBuilder, seal};
 pub use compression::{compress, decompress};
+pub use control::EndTransactionMarker;
 pub use error::{BatchError, RecordError, code};
 pub use header::{
     Attributes, BatchHeader, CHECKSUM_START, Compression, HEADER_BYTES, LENGTH_OVERHEAD_BYTES,

@@ -27,7 +27,7 @@ pub struct ProduceRules {
     pub now_ms: i64,
     /// The request's version allows zstd (Produce v7 and later).
     pub zstd_allowed: bool,
-    /// Transactions are offered.
+    /// The request names a transactional id, so its batches may be transactional.
     pub transactional_allowed: bool,
     /// Decompress and check the records of compressed batches, as Kafka does. A compacted topic's are always checked.
     pub check_compressed: bool,
@@ -168,7 +168,7 @@ fn check_header(header: &BatchHeader, rules: &ProduceRules) -> Result<(), BatchE
     if attributes.is_transactional() {
         if !rules.transactional_allowed {
             return Err(BatchError::NotOffered(
-                "transactions are not offered by this broker",
+                "a transactional batch needs the transactional id of its producer in the request",
             ));
         }
         if !header.has_producer_id() {

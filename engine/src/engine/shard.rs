@@ -14,7 +14,7 @@ use super::maintain::Offsets;
 use super::registry::Registry;
 use crate::config::EngineConfig;
 use crate::environment::Environment;
-use crate::index::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
+use crate::index::{ABORTED_ENTRY_BYTES, OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
 use crate::journal::Journal;
 use crate::log::tail::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, LetGo};
 use crate::log::{Log, TopicId};
@@ -353,7 +353,10 @@ impl<E: Environment> Shard<E> {
             .get(&base)
             .and_then(|segment| segment.indexes.as_ref())
             .map_or(0, |indexes| {
-                indexes.offsets.len() * OFFSET_ENTRY_BYTES + indexes.times.len() * TIME_ENTRY_BYTES
+                let [offsets, times, transactions] = indexes.entry_counts();
+                offsets * OFFSET_ENTRY_BYTES
+                    + times * TIME_ENTRY_BYTES
+                    + transactions * ABORTED_ENTRY_BYTES
             });
         let mut loaded = self.loaded_indexes.borrow_mut();
         loaded.push_back((log.weak(), base, bytes));

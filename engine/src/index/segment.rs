@@ -101,6 +101,12 @@ impl SegmentIndexes {
         Ok(())
     }
 
+    /// How many entries the offset, the time and the transaction index have.
+    pub fn entry_counts(&self) -> [usize; 3] {
+        let transactions = self.transactions.entries().len();
+        [self.offsets.len(), self.times.len(), transactions]
+    }
+
     /// Whether the segment should be rolled because an index is full.
     pub fn is_full(&self) -> bool {
         self.offsets.is_full() || self.times.is_full()

@@ -64,6 +64,28 @@ impl TransactionIndex {
             .filter(move |entry| entry.first_offset < to)
     }
 
+    /// Adds the transactions with records in `from..to` to `found`; true when no later segment's index can have more of them, because everything before `to` was decided.
+    pub fn collect(&self, from: i64, to: i64, found: &mut Vec<AbortedTransaction>) -> bool {
+        let first = self
+            .entries
+            .partition_point(|entry| entry.last_offset < from);
+        for entry in &self.entries[first..] {
+            if entry.first_offset < to {
+                found.push(*entry);
+            }
+            if entry.last_stable_offset >= to {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The lowest first offset of its transactions; the largest number there is where it has none.
+    pub fn lowest_first_offset(&self) -> i64 {
+        let first = self.entries.iter().map(|entry| entry.first_offset);
+        first.min().unwrap_or(i64::MAX)
+    }
+
     /// Drops entries whose marker is at `offset` or later.
     pub fn truncate_to(&mut self, offset: i64) {
         let keep = self

@@ -1,4 +1,4 @@
-//! Appending: validation, the producer's sequence, an offset, one copy into the tail, an item in the journal's entry.
+//! Appending: validation, the producer's sequence and transaction, an offset, one copy into the tail, an item in the journal's entry.
 //!
 //! An append that finds everything in place completes within its first poll. One that has to wait (for a segment, for memory, for the journal) takes a turn, and
 //! those behind it line up: the order of first polls is the order of offsets.
@@ -9,15 +9,18 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 
 use super::flush::Place;
-use super::{AppendError, Appended, Log, LogError};
+use super::{AppendError, Appended, Log, LogError, LogState};
 use crate::batch::{
-    BatchError, BatchHeader, HEADER_BYTES, ProduceRules, batches, validate_produce,
+    BatchError, BatchHeader, EndTransactionMarker, HEADER_BYTES, ProduceRules, batches,
+    validate_produce,
 };
 use crate::environment::Environment;
 use crate::journal::entry::{Item, cut};
 use crate::journal::{FlushPoint, Room};
 use crate::memory::BLOCK_BYTES;
-use crate::producer_state::{ProducerBatch, SequenceCheck};
+use crate::producer_state::{
+    ProducerEvent, SequenceCheck, SequenceError, VerificationGuard, Verifications,
+};
 use crate::segment::SEGMENT_BYTES_LIMIT;
 
 /// What an append has to wait for.
@@ -30,13 +33,26 @@ enum Wait {
     Journal(usize, usize),
 }
 
+/// Who appends, and so what is asked of its producer.
+#[derive(Clone, Copy)]
+enum Origin {
+    /// A client; with proof, if there is one, that the batch belongs to its producer's transaction.
+    Client(Option<VerificationGuard>),
+    /// A coordinator, with the same.
+    Coordinator(Option<VerificationGuard>),
+    /// A transaction's coordinator, with its transaction version.
+    Marker(i8),
+    /// Another log, where it was asked.
+    Leader,
+}
+
 /// A batch about to be appended: its header as it will be stored, and the bytes after the header.
 struct Incoming<'a> {
     header: BatchHeader,
     payload: &'a [u8],
-    /// The producer's batch, when its sequence is to be checked.
-    producer: Option<ProducerBatch>,
-    check_sequence: bool,
+    /// What it tells of its producer.
+    event: Option<ProducerEvent>,
+    origin: Origin,
     log_append_time: Option<i64>,
 }
 
@@ -53,6 +69,20 @@ impl<E: Environment> Log<E> {
         rules: &ProduceRules,
         leader_epoch: i32,
     ) -> Result<Appended, AppendError> {
+        self.append_verified(batch, rules, leader_epoch, None).await
+    }
+
+    /// As [`Log::append`]; the first batch of a transaction needs the guard of its verification ([`Log::begin_verification`]).
+    ///
+    /// # Errors
+    /// See [`AppendError`]; no offset was given out then.
+    pub async fn append_verified(
+        &self,
+        batch: Bytes,
+        rules: &ProduceRules,
+        leader_epoch: i32,
+        guard: Option<VerificationGuard>,
+    ) -> Result<Appended, AppendError> {
         self.check_online()?;
         let valid = validate_produce(&batch, rules)?;
         let log_append_time = (valid.log_append_time >= 0).then_some(valid.log_append_time);
@@ -62,8 +92,9 @@ impl<E: Environment> Log<E> {
                 ..valid.header
             },
             payload: &batch[HEADER_BYTES..],
-            producer: ProducerBatch::of(&valid.header),
-            check_sequence: true,
+            // No client's batch is a marker, so nothing of it need be read.
+            event: ProducerEvent::of(&valid.header, &[])?,
+            origin: Origin::Client(guard),
             log_append_time,
         };
         self.append_in_turn(incoming, None).await
@@ -78,21 +109,63 @@ impl<E: Environment> Log<E> {
         batch: Bytes,
         leader_epoch: i32,
     ) -> Result<Appended, AppendError> {
+        self.append_from_coordinator(batch, leader_epoch, None)
+            .await
+    }
+
+    /// As [`Log::append_internal`]; what is written in a producer's transaction, with its id and the transactional bit, needs the same proof as the producer's own batches, and has no sequence.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; no offset was given out then.
+    pub async fn append_from_coordinator(
+        &self,
+        batch: Bytes,
+        leader_epoch: i32,
+        guard: Option<VerificationGuard>,
+    ) -> Result<Appended, AppendError> {
+        self.append_own(&batch, leader_epoch, Origin::Coordinator(guard))
+            .await
+    }
+
+    /// Appends a marker: the producer's transaction ends here. Resolves as soon as its order is fixed: it is durable only once [`Log::flushed`] says so. A marker of a transaction that has
+    /// ended already, or of none, does no harm.
+    ///
+    /// # Errors
+    /// [`SequenceError::InvalidEpoch`](crate::producer_state::SequenceError) and `CoordinatorFenced`, by the rules of the transaction version
+    /// ([`check_marker`](crate::producer_state::ProducerStates::check_marker)); otherwise see [`AppendError`].
+    pub async fn append_marker(
+        &self,
+        marker: &EndTransactionMarker,
+        leader_epoch: i32,
+        transaction_version: i8,
+    ) -> Result<Appended, AppendError> {
+        let batch = marker.build()?;
+        self.append_own(&batch, leader_epoch, Origin::Marker(transaction_version))
+            .await
+    }
+
+    async fn append_own(
+        &self,
+        batch: &[u8],
+        leader_epoch: i32,
+        origin: Origin,
+    ) -> Result<Appended, AppendError> {
         self.check_online()?;
-        let header = BatchHeader::parse(&batch)?;
-        if header.size() != batch.len() || !header.checksum_matches(&batch) {
+        let header = BatchHeader::parse(batch)?;
+        if !header.checksum_matches(batch) {
             return Err(AppendError::Batch(BatchError::BadHeader(
-                "the batch does not match its length or its checksum",
+                "the batch does not match its length or checksum",
             )));
         }
+        let payload = &batch[HEADER_BYTES..];
         let incoming = Incoming {
             header: BatchHeader {
                 leader_epoch,
                 ..header
             },
-            payload: &batch[HEADER_BYTES..],
-            producer: ProducerBatch::of(&header),
-            check_sequence: false,
+            payload,
+            event: ProducerEvent::of(&header, payload)?,
+            origin,
             log_append_time: None,
         };
         self.append_in_turn(incoming, None).await
@@ -119,8 +192,8 @@ impl<E: Environment> Log<E> {
             let incoming = Incoming {
                 header: batch.header,
                 payload: batch.payload(),
-                producer: ProducerBatch::of(&batch.header),
-                check_sequence: false,
+                event: ProducerEvent::of(&batch.header, batch.payload())?,
+                origin: Origin::Leader,
                 log_append_time: None,
             };
             let one = self
@@ -204,9 +277,9 @@ impl<E: Environment> Log<E> {
         let length = incoming.header.size();
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        if let Some(batch) = &incoming.producer
-            && incoming.check_sequence
-            && let SequenceCheck::Duplicate(original) = state.producers.check(batch, now_ms)?
+        if let Some(event) = &incoming.event
+            && let SequenceCheck::Duplicate(original) =
+                check_producer(state, event, incoming.origin, now_ms)?
         {
             return Ok(Ok(Appended {
                 base_offset: original.base_offset,
@@ -314,13 +387,10 @@ impl<E: Environment> Log<E> {
                 state.marks.push_back((mark, next_offset));
             }
         }
-        self.note_batch(
-            state,
-            &header,
-            at.position,
-            incoming.producer.as_ref(),
-            now_ms,
-        );
+        self.note_batch(state, &header, at.position, incoming.event.as_ref(), now_ms);
+        if let Some(event) = &incoming.event {
+            note_verified(&mut state.verifications, event);
+        }
         if state.dirty_since.is_none() {
             state.dirty_since = Some(self.shard.env.now());
             self.shard.became_dirty(self);
@@ -336,5 +406,44 @@ impl<E: Environment> Log<E> {
             log_start_offset: state.log_start,
             duplicate: false,
         }))
+    }
+}
+
+/// Whether a batch may be appended as far as its producer is concerned.
+#[inline]
+fn check_producer<E: Environment>(
+    state: &LogState<E>,
+    event: &ProducerEvent,
+    origin: Origin,
+    now_ms: i64,
+) -> Result<SequenceCheck, SequenceError> {
+    let (producers, verifications) = (&state.producers, &state.verifications);
+    match (event, origin) {
+        (ProducerEvent::Records(batch), Origin::Client(guard)) if batch.transactional => {
+            producers.check_transactional(batch, verifications, guard, now_ms)
+        }
+        (ProducerEvent::Records(batch), Origin::Client(_)) => producers.check(batch, now_ms),
+        (ProducerEvent::Records(batch), Origin::Coordinator(guard)) => producers
+            .check_coordinator_batch(batch, verifications, guard, now_ms)
+            .map(|()| SequenceCheck::Fresh),
+        (ProducerEvent::Marker(marker), Origin::Marker(version)) => producers
+            .check_marker(marker, version)
+            .map(|()| SequenceCheck::Fresh),
+        (ProducerEvent::Records(_), Origin::Marker(_) | Origin::Leader)
+        | (ProducerEvent::Marker(_), Origin::Client(_) | Origin::Coordinator(_) | Origin::Leader) => {
+            Ok(SequenceCheck::Fresh)
+        }
+    }
+}
+
+/// What was appended of a transaction ends its verification.
+#[inline]
+fn note_verified(verifications: &mut Verifications, event: &ProducerEvent) {
+    match event {
+        ProducerEvent::Records(batch) if batch.transactional => {
+            verifications.appended(batch.producer_id);
+        }
+        ProducerEvent::Records(_) => {}
+        ProducerEvent::Marker(marker) => verifications.ended(marker),
     }
 }

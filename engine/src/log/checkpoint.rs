@@ -178,9 +178,11 @@ impl<E: Environment> Log<E> {
                         Ok(()) | Err(IndexError::Full { .. }) => {}
                         Err(error) => return Err(io::Error::other(error)),
                     }
-                    let entries = (indexes.offsets.len(), indexes.times.len());
-                    (complete || segment.durable_index_entries != Some(entries))
-                        .then(|| (entries, EncodedIndexes::of(indexes)))
+                    let entries = indexes.entry_counts();
+                    (complete || segment.durable_index_entries != Some(entries)).then(|| {
+                        let older = segment.has_transaction_file;
+                        (entries, EncodedIndexes::of(indexes, older))
+                    })
                 }
                 None => None,
             }
@@ -191,6 +193,7 @@ impl<E: Environment> Log<E> {
             self.shard.write_for_sure(self.directory, write).await?;
             if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
                 segment.durable_index_entries = Some(entries);
+                segment.has_transaction_file |= encoded.has_transactions();
             }
         }
         if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {

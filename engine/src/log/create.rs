@@ -7,6 +7,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::flush::{FlushState, Place};
+use super::stable::note_event;
 use super::tail::Tail;
 use super::{AppendError, Log, LogState, Presence, TopicId, TopicPartition};
 use crate::batch::BatchHeader;
@@ -18,7 +19,7 @@ use crate::engine::shard::Shard;
 use crate::environment::Environment;
 use crate::epochs::LeaderEpochs;
 use crate::memory::round_up;
-use crate::producer_state::{ProducerBatch, ProducerLimits, ProducerStates};
+use crate::producer_state::{ProducerEvent, ProducerLimits, ProducerStates, Verifications};
 use crate::segment::{SEGMENT_BYTES_LIMIT, Segment, open_log_file};
 use crate::wait::Turnstile;
 
@@ -55,6 +56,7 @@ impl<E: Environment> Log<E> {
                 segments: BTreeMap::new(),
                 tail: Tail::new(),
                 producers: ProducerStates::new(limits),
+                verifications: Verifications::default(),
                 epochs: LeaderEpochs::new(),
                 marks: VecDeque::new(),
                 recovery_point: offset,
@@ -327,12 +329,13 @@ impl<E: Environment> Log<E> {
         state: &mut LogState<E>,
         header: &BatchHeader,
         position: u64,
-        producer: Option<&ProducerBatch>,
+        event: Option<&ProducerEvent>,
         now_ms: i64,
     ) {
-        if let Some(batch) = producer {
-            state.producers.record(batch, header.last_offset(), now_ms);
-        }
+        let aborted = event.and_then(|event| {
+            let unstable = &self.flush.unstable;
+            note_event(&mut state.producers, unstable, event, header, now_ms)
+        });
         state.epochs.assign(header.leader_epoch, header.base_offset);
         state.leader_epoch = state.leader_epoch.max(header.leader_epoch);
         state.next_offset = header.next_offset();
@@ -345,6 +348,12 @@ impl<E: Environment> Log<E> {
                 && let Err(error) = indexes.on_append(header, position as u32)
             {
                 tracing::error!(log = %self.topic_partition, "a batch does not fit its segment's indexes: {error}");
+            }
+            if let Some(aborted) = aborted
+                && let Some(indexes) = &mut segment.indexes
+                && let Err(error) = indexes.transactions.append(aborted)
+            {
+                tracing::error!(log = %self.topic_partition, "an aborted transaction does not fit its segment's index: {error}");
             }
         }
     }

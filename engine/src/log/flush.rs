@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 
 use super::LogError;
+use super::stable::UnstableOffsets;
 use crate::wait::OffsetWaiters;
 
 /// A place in a log: a segment and a position in it. Places compare in log order.
@@ -24,6 +25,9 @@ pub(crate) struct FlushState {
     place: Cell<Place>,
     flush_waiters: OffsetWaiters,
     watermark_waiters: OffsetWaiters,
+    /// What keeps the last stable offset below the high watermark.
+    pub unstable: RefCell<UnstableOffsets>,
+    stable_waiters: OffsetWaiters,
     closed: RefCell<Option<LogError>>,
     truncations: Cell<u64>,
 }
@@ -37,6 +41,8 @@ impl FlushState {
             place: Cell::new(place),
             flush_waiters: OffsetWaiters::default(),
             watermark_waiters: OffsetWaiters::default(),
+            unstable: RefCell::default(),
+            stable_waiters: OffsetWaiters::default(),
             closed: RefCell::new(None),
             truncations: Cell::new(0),
         }
@@ -55,6 +61,13 @@ impl FlushState {
     /// The offset before which consumers may read.
     pub fn high_watermark(&self) -> i64 {
         self.high_watermark.get()
+    }
+
+    /// The offset before which every transaction is decided.
+    pub fn last_stable_offset(&self) -> i64 {
+        let high_watermark = self.high_watermark.get();
+        let unstable = self.unstable.borrow().first();
+        unstable.map_or(high_watermark, |first| first.min(high_watermark))
     }
 
     /// How often the log was truncated.
@@ -78,6 +91,20 @@ impl FlushState {
             "the high watermark never passes the flushed offset"
         );
         self.watermark_waiters.reached(offset);
+        let unstable = self.unstable.borrow_mut().settle(offset);
+        self.stable_waiters
+            .reached(unstable.map_or(offset, |first| first.min(offset)));
+    }
+
+    /// The open transactions were read back, and everything found is on the medium.
+    pub fn reset_unstable(&self, open: impl Iterator<Item = i64>) {
+        self.unstable.borrow_mut().reset(open);
+        self.wake_stable();
+    }
+
+    /// Lets all who wait for the last stable offset look again.
+    pub fn wake_stable(&self) {
+        self.stable_waiters.reached(i64::MAX);
     }
 
     /// The log now ends at `offset`, which lies at `place`; those who waited for more are told.
@@ -89,6 +116,7 @@ impl FlushState {
         self.truncations.set(self.truncations.get() + 1);
         self.flush_waiters.reached(i64::MAX);
         self.watermark_waiters.reached(i64::MAX);
+        self.wake_stable();
     }
 
     /// The log answers no more; the first reason stays.
@@ -96,6 +124,7 @@ impl FlushState {
         self.closed.borrow_mut().get_or_insert(reason);
         self.flush_waiters.reached(i64::MAX);
         self.watermark_waiters.reached(i64::MAX);
+        self.wake_stable();
     }
 
     /// Why the log does not answer, if so.
@@ -124,14 +153,33 @@ impl FlushState {
 
     /// Resolves when the high watermark lies beyond `offset`, or the log was truncated.
     pub async fn wait_visible(&self, offset: i64) -> Result<(), LogError> {
+        let high_watermark = || self.high_watermark.get();
+        self.wait_beyond(offset, &self.watermark_waiters, high_watermark)
+            .await
+    }
+
+    /// Resolves when `stable`, the last stable offset, lies beyond `offset`, or the log was truncated.
+    pub async fn wait_stable(
+        &self,
+        offset: i64,
+        stable: impl Fn() -> i64 + Unpin,
+    ) -> Result<(), LogError> {
+        self.wait_beyond(offset, &self.stable_waiters, stable).await
+    }
+
+    async fn wait_beyond(
+        &self,
+        offset: i64,
+        waiters: &OffsetWaiters,
+        reached: impl Fn() -> i64 + Unpin,
+    ) -> Result<(), LogError> {
         let truncations = self.truncations.get();
-        self.watermark_waiters
+        waiters
             .wait(offset.saturating_add(1), || {
                 if let Some(reason) = self.closed() {
                     return Some(Err(reason));
                 }
-                (self.high_watermark.get() > offset || self.truncations.get() != truncations)
-                    .then_some(Ok(()))
+                (reached() > offset || self.truncations.get() != truncations).then_some(Ok(()))
             })
             .await
     }

@@ -5,11 +5,11 @@
 use super::flush::Place;
 use super::read::Straddling;
 use super::{Log, ReadError};
-use crate::batch::{BatchHeader, HEADER_BYTES};
+use crate::batch::{BatchHeader, EndTransactionMarker, HEADER_BYTES};
 use crate::environment::Environment;
-use crate::index::{OffsetEntry, SegmentIndexes};
+use crate::index::{OffsetEntry, SegmentIndexes, TransactionIndex};
 use crate::memory::BLOCK_BYTES;
-use crate::segment::{index_settings, read_indexes, write_indexes};
+use crate::segment::{EncodedIndexes, index_settings, read_indexes, write_indexes};
 
 /// Bytes looked at in one step of a walk.
 const STEP_BYTES: usize = 1 << 20;
@@ -94,34 +94,50 @@ impl<E: Environment> Log<E> {
         };
         let used = self.shard.tick();
         let read = read_indexes(&self.shard.env, &self.path(), base, settings).await;
-        match read
-            .map_err(|error| ReadError::Log(self.storage_error("reading an index", &error)))?
-        {
-            Some(indexes) => {
-                if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
-                    segment.used = used;
-                    segment.indexes.get_or_insert(indexes);
-                }
-                self.shard.indexes_loaded(self, base);
-                Ok(())
-            }
-            None => self.rebuild_indexes(base).await,
+        let stored =
+            read.map_err(|error| ReadError::Log(self.storage_error("reading an index", &error)))?;
+        if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
+            segment.has_transaction_file |= stored.has_transaction_file;
         }
+        let (Some((offsets, times)), true) = (stored.sparse, stored.transactions.is_some()) else {
+            return self.rebuild_with(base, stored.transactions).await;
+        };
+        let transactions = stored.transactions.unwrap_or_default();
+        let indexes = SegmentIndexes::from_parts(offsets, times, transactions, settings);
+        if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
+            segment.used = used;
+            segment.indexes.get_or_insert(indexes);
+        }
+        self.shard.indexes_loaded(self, base);
+        Ok(())
     }
 
-    /// Makes a segment's indexes anew from its batches, and writes them when the segment is sealed.
+    /// Makes a segment's offset and time index anew from its batches, and writes them when the segment is sealed. The transaction index in memory stays.
     pub(super) async fn rebuild_indexes(&self, base: i64) -> Result<(), ReadError> {
-        let (settings, sealed) = {
+        self.rebuild_with(base, None).await
+    }
+
+    /// The same with the transaction index that was stored; without one, and none in memory, that is made anew as well.
+    async fn rebuild_with(
+        &self,
+        base: i64,
+        stored: Option<TransactionIndex>,
+    ) -> Result<(), ReadError> {
+        let (settings, sealed, held) = {
             let state = self.state.borrow();
+            let segment = state.segments.get(&base);
+            let held = segment.and_then(|segment| segment.indexes.as_ref());
             (
                 index_settings(&state.config),
-                state
-                    .segments
-                    .get(&base)
-                    .is_some_and(|segment| segment.sealed),
+                segment.is_some_and(|segment| segment.sealed),
+                held.map(|indexes| indexes.transactions.clone()),
             )
         };
         let mut indexes = SegmentIndexes::new(base, settings);
+        indexes.transactions = match held.or(stored) {
+            Some(transactions) => transactions,
+            None => self.rebuild_transactions(base).await?,
+        };
         let mut position = 0;
         loop {
             let next = self
@@ -136,13 +152,28 @@ impl<E: Environment> Log<E> {
             }
             position = next;
         }
+        let has_transaction_file = {
+            let state = self.state.borrow();
+            let segment = state.segments.get(&base);
+            if let Some(now) = segment.and_then(|segment| segment.indexes.as_ref())
+                && !sealed
+            {
+                // Transactions may have been aborted meanwhile.
+                indexes.transactions = now.transactions.clone();
+            }
+            segment.is_some_and(|segment| segment.has_transaction_file)
+        };
         if sealed {
             let sealing = indexes.seal().map_err(|error| error.to_string());
             sealing.map_err(|reason| self.corrupt(base, reason))?;
-            let encoded = crate::segment::EncodedIndexes::of(&indexes);
+            let encoded = EncodedIndexes::of(&indexes, has_transaction_file);
+            let has_transactions = encoded.has_transactions();
             write_indexes(&self.shard.env, &self.path(), base, encoded)
                 .await
                 .map_err(|error| ReadError::Log(self.storage_error("writing an index", &error)))?;
+            if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
+                segment.has_transaction_file |= has_transactions;
+            }
         }
         if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
             segment.indexes = Some(indexes);
@@ -187,6 +218,32 @@ impl<E: Environment> Log<E> {
         position: u64,
         mut visit: impl FnMut(&BatchHeader, u64) -> Result<(), String>,
     ) -> Result<u64, ReadError> {
+        self.walk_batches(base, position, false, |header, at, _| visit(header, at))
+            .await
+    }
+
+    /// The same, and hands out what follows the header of each batch that may be a transaction's marker.
+    pub(super) async fn walk_markers(
+        &self,
+        base: i64,
+        position: u64,
+        mut visit: impl FnMut(&BatchHeader, &[u8]) -> Result<(), String>,
+    ) -> Result<u64, ReadError> {
+        self.walk_batches(base, position, true, |header, _, records| {
+            visit(header, records)
+        })
+        .await
+    }
+
+    async fn walk_batches(
+        &self,
+        base: i64,
+        position: u64,
+        with_markers: bool,
+        mut visit: impl FnMut(&BatchHeader, u64, &[u8]) -> Result<(), String>,
+    ) -> Result<u64, ReadError> {
+        let wants_records =
+            |header: &BatchHeader| with_markers && EndTransactionMarker::is_possible(header);
         let (ceiling, size, written, in_tail) = {
             let state = self.state.borrow();
             let next = state.segments.range(base + 1..).next();
@@ -209,7 +266,16 @@ impl<E: Environment> Log<E> {
             while at < size && self.state.borrow().tail.copy(base, at, &mut raw) {
                 let header = BatchHeader::parse(&raw)
                     .map_err(|error| self.corrupt(base, error.to_string()))?;
-                visit(&header, at).map_err(|reason| self.corrupt(header.base_offset, reason))?;
+                let mut marker = Vec::new();
+                if wants_records(&header) {
+                    marker.resize(header.size(), 0);
+                    if !self.state.borrow().tail.copy(base, at, &mut marker) {
+                        break;
+                    }
+                }
+                let records = marker.get(HEADER_BYTES..).unwrap_or_default();
+                visit(&header, at, records)
+                    .map_err(|reason| self.corrupt(header.base_offset, reason))?;
                 at += header.size() as u64;
             }
             return Ok(at);
@@ -249,10 +315,45 @@ impl<E: Environment> Log<E> {
                     ),
                 ));
             }
+            let joined;
+            let records = match rest.get(..header.size()) {
+                _ if !wants_records(&header) => &[],
+                Some(batch) => &batch[HEADER_BYTES..],
+                None if at > position && aligned + (bytes.len() as u64) < written => break,
+                None => {
+                    let Some(batch) = self.join_with_tail(base, at, &header, rest) else {
+                        return Err(self.corrupt(
+                            header.base_offset,
+                            format!("a control batch at position {at} cannot be read whole"),
+                        ));
+                    };
+                    joined = batch;
+                    &joined[HEADER_BYTES..]
+                }
+            };
             floor = header.next_offset();
-            visit(&header, at).map_err(|reason| self.corrupt(header.base_offset, reason))?;
+            visit(&header, at, records)
+                .map_err(|reason| self.corrupt(header.base_offset, reason))?;
             at += header.size() as u64;
         }
         Ok(at)
+    }
+
+    /// The batch at `position`, which begins with `head` in the file and ends in the tail.
+    fn join_with_tail(
+        &self,
+        base: i64,
+        position: u64,
+        header: &BatchHeader,
+        head: &[u8],
+    ) -> Option<Vec<u8>> {
+        let head_len = self.bytes_before_tail(base, position)?;
+        let mut batch = head.get(..head_len)?.to_vec();
+        batch.resize(header.size().max(head_len), 0);
+        let state = self.state.borrow();
+        let whole = state
+            .tail
+            .copy(base, position + head_len as u64, &mut batch[head_len..]);
+        (whole && batch.len() == header.size()).then_some(batch)
     }
 }

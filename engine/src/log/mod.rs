@@ -12,9 +12,11 @@ mod end;
 pub(crate) mod flush;
 mod indexes;
 mod lookup;
+mod producers;
 mod read;
 pub(crate) mod replay;
 mod retain;
+mod stable;
 pub(crate) mod tail;
 mod truncate;
 mod types;
@@ -29,7 +31,7 @@ use crate::engine::shard::Shard;
 use crate::environment::Environment;
 use crate::epochs::LeaderEpochs;
 use crate::journal::FileMark;
-use crate::producer_state::{ProducerStates, ProducerView};
+use crate::producer_state::{ProducerStates, ProducerView, Verifications};
 use crate::segment::Segment;
 use crate::wait::Turnstile;
 pub(crate) use background::WriteBehind;
@@ -89,6 +91,8 @@ pub(crate) struct LogState<E: Environment> {
     pub segments: BTreeMap<i64, Segment<E>>,
     pub tail: Tail,
     pub producers: ProducerStates,
+    /// Transactions that the coordinator is being asked about.
+    pub verifications: Verifications,
     pub epochs: LeaderEpochs,
     /// Journal files this log needs for its recovery, each with the offset before which it no longer does.
     pub marks: VecDeque<(Rc<FileMark>, i64)>,

@@ -234,6 +234,7 @@ impl<E: Environment> Log<E> {
                 first_base_offset: first,
                 next_offset,
                 high_watermark: self.high_watermark(),
+                last_stable_offset: self.last_stable_offset(),
                 log_start_offset: self.log_start_offset(),
             });
         }
@@ -283,8 +284,10 @@ impl<E: Environment> Log<E> {
     ) -> Result<Result<Wanted, ReadResult>, ReadError> {
         let state = self.state.borrow();
         let high_watermark = self.flush.high_watermark();
+        let last_stable_offset = self.last_stable_offset();
         let limit = match limit {
             ReadLimit::HighWatermark => high_watermark,
+            ReadLimit::LastStableOffset => last_stable_offset,
             ReadLimit::Flushed => self.flush.flushed(),
             ReadLimit::LogEnd => state.next_offset,
         };
@@ -294,12 +297,14 @@ impl<E: Environment> Log<E> {
                 log_start_offset: state.log_start,
                 limit,
                 high_watermark,
+                last_stable_offset,
             });
         }
         if start_offset >= limit {
             return Ok(Err(ReadResult {
                 next_offset: start_offset,
                 high_watermark,
+                last_stable_offset,
                 log_start_offset: state.log_start,
                 ..ReadResult::default()
             }));
@@ -534,7 +539,7 @@ impl<E: Environment> Log<E> {
     }
 
     /// How many bytes of a segment lie from `position` to where the tail begins, if it begins later in the same segment.
-    fn bytes_before_tail(&self, base: i64, position: u64) -> Option<usize> {
+    pub(super) fn bytes_before_tail(&self, base: i64, position: u64) -> Option<usize> {
         let start = self.state.borrow().tail.start()?;
         let before = start.position.checked_sub(position)? as usize;
         (start.segment == base && before > 0).then_some(before)

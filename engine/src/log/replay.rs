@@ -11,14 +11,14 @@ use super::flush::Place;
 use super::retain::DELETED_SUFFIX;
 use super::tail::CHUNK_BYTES_MIN;
 use super::{Log, ReadError, ignore_missing};
-use crate::batch::BatchHeader;
+use crate::batch::{BatchError, BatchHeader, EndTransactionMarker, HEADER_BYTES};
 use crate::checkpoint::{LEADER_EPOCH_FILE, parse_epochs};
 use crate::disk::{Disk, DiskFile, OpenOptions};
 use crate::environment::Environment;
 use crate::journal::FileMark;
 use crate::memory::BLOCK_BYTES;
-use crate::producer_state::{ProducerBatch, ProducerStates};
-use crate::segment::{Segment, base_offset_of, file_name, open_log_file};
+use crate::producer_state::ProducerEvent;
+use crate::segment::{Segment, base_offset_of, file_name, open_log_file, path};
 
 /// What recovery knows about a log before it looks at the log's files.
 #[derive(Clone, Debug, Default)]
@@ -51,11 +51,14 @@ impl<E: Environment> Log<E> {
             .map_err(|error| error.to_string())?;
         let mut bases = Vec::new();
         let mut snapshots = Vec::new();
+        let mut transactions = BTreeSet::new();
         for entry in &entries {
             if let Some(base) = base_offset_of(&entry.name, "log") {
                 bases.push((base, entry.len));
             } else if let Some(offset) = base_offset_of(&entry.name, "snapshot") {
                 snapshots.push(offset);
+            } else if let Some(base) = base_offset_of(&entry.name, "txnindex") {
+                transactions.insert(base);
             }
         }
         let doomed: Vec<_> = entries
@@ -95,8 +98,15 @@ impl<E: Environment> Log<E> {
                     segment.reserved,
                 ) = (*len, *len, *len, *len);
                 segment.sealed = true;
+                segment.has_transaction_file = transactions.remove(base);
                 state.segments.insert(*base, segment);
             }
+        }
+        for base in transactions {
+            // Its segment was removed: another may come to begin there.
+            let stray = path(&directory, base, "txnindex");
+            let removed = ignore_missing(self.shard.env.disk().remove_file(&stray).await);
+            removed.map_err(|error| error.to_string())?;
         }
         // Without a recovery point nothing was ever checkpointed: the log is what the journal holds of it.
         let recorded = plan
@@ -176,10 +186,13 @@ impl<E: Environment> Log<E> {
         if size == 0 {
             let mut state = self.state.borrow_mut();
             let config = state.config.clone();
+            let before = state.segments.get(&base);
+            let has_transaction_file = before.is_some_and(|segment| segment.has_transaction_file);
             state.segments.insert(
                 base,
                 Segment {
                     file: None,
+                    has_transaction_file,
                     ..Segment::new(base, &config)
                 },
             );
@@ -233,93 +246,6 @@ impl<E: Environment> Log<E> {
         }
     }
 
-    /// Producer state as of `end`: a snapshot, and the batches after it.
-    pub(super) async fn restore_producers(&self, end: i64, exact: bool) -> Result<(), ReadError> {
-        let candidates: Vec<i64> = {
-            let mut state = self.state.borrow_mut();
-            state.snapshots.retain(|offset| *offset <= end);
-            state.producers.clear();
-            // From a snapshot before the first segment there is no way to here: what the producers did in between is gone, and not to know
-            // a producer is better than to know it wrongly.
-            let first = state
-                .segments
-                .first_key_value()
-                .map_or(end, |(base, _)| *base);
-            let usable = |offset: &i64| *offset >= first || *offset == end;
-            state
-                .snapshots
-                .iter()
-                .rev()
-                .copied()
-                .filter(usable)
-                .collect()
-        };
-        let mut from = self.log_start_offset();
-        // Where the last checkpoint left none, there were no producers.
-        if exact && candidates.first() != Some(&end) {
-            return Ok(());
-        }
-        for offset in candidates {
-            let path = self.path().join(file_name(offset, "snapshot"));
-            let Ok(bytes) = self.shard.env.disk().read_small(&path).await else {
-                continue;
-            };
-            let limits = self.producer_limits();
-            match ProducerStates::decode_snapshot(&bytes, limits, self.now_ms()) {
-                Ok(producers) => {
-                    self.state.borrow_mut().producers = producers;
-                    from = offset;
-                    break;
-                }
-                Err(error) => {
-                    tracing::warn!(log = %self.topic_partition, offset, "a producer snapshot cannot be used: {error}")
-                }
-            }
-        }
-        let now_ms = self.now_ms();
-        let bases: Vec<i64> = {
-            let state = self.state.borrow();
-            let first = state
-                .segment_of(from)
-                .map_or(0, |segment| segment.base_offset);
-            state
-                .segments
-                .range(first..)
-                .map(|(base, _)| *base)
-                .collect()
-        };
-        for base in bases {
-            let mut position = if base <= from {
-                self.position_hint(base, from).await?
-            } else {
-                0
-            };
-            loop {
-                let mut seen = Vec::new();
-                let next = self
-                    .walk(base, position, |header, _| {
-                        if header.base_offset >= from && header.next_offset() <= end {
-                            seen.extend(
-                                ProducerBatch::of(header)
-                                    .map(|batch| (batch, header.last_offset())),
-                            );
-                        }
-                        Ok(())
-                    })
-                    .await?;
-                let mut state = self.state.borrow_mut();
-                for (batch, last_offset) in seen {
-                    state.producers.record(&batch, last_offset, now_ms);
-                }
-                if next == position {
-                    break;
-                }
-                position = next;
-            }
-        }
-        Ok(())
-    }
-
     /// Puts a batch from the journal back where it belongs, as dirty; an error says why the log has to stay offline.
     pub(crate) async fn replay(
         &self,
@@ -328,6 +254,12 @@ impl<E: Environment> Log<E> {
         header: &BatchHeader,
         mark: &Rc<FileMark>,
     ) -> Result<(), String> {
+        let event = event_of(batch, header).map_err(|error| {
+            format!(
+                "the journal's batch at offset {}: {error}",
+                header.base_offset
+            )
+        })?;
         let end = self.state.borrow().end();
         let next_offset = self.log_end_offset();
         if header.base_offset < next_offset {
@@ -390,13 +322,7 @@ impl<E: Environment> Log<E> {
         let before = state.tail.capacity();
         state.tail.append(&self.shard.pool, at, &[], batch);
         self.shard.memory_taken(state.tail.capacity() - before);
-        self.note_batch(
-            state,
-            header,
-            at.position,
-            ProducerBatch::of(header).as_ref(),
-            self.now_ms(),
-        );
+        self.note_batch(state, header, at.position, event.as_ref(), self.now_ms());
         let end = state.end();
         match state.marks.back_mut() {
             Some((last, needed_to)) if Rc::ptr_eq(last, mark) => *needed_to = state.next_offset,
@@ -419,6 +345,8 @@ impl<E: Environment> Log<E> {
         self.shard.env.disk().sync_dir(&directory).await?;
         let reserved = file.len().await?;
         let mut segment = Segment::new(base, &self.config());
+        let transactions = path(&directory, base, "txnindex");
+        segment.has_transaction_file = self.shard.env.disk().exists(&transactions).await?;
         segment.reserved = reserved;
         segment.file = Some(file);
         self.shard.file_opened();
@@ -495,4 +423,13 @@ impl<E: Environment> Log<E> {
                 || segment.first_timestamp.is_none()
                 || (ragged && state.tail.start().is_none()))
     }
+}
+
+/// What a batch in pieces tells of its producer.
+fn event_of(pieces: &[&[u8]], header: &BatchHeader) -> Result<Option<ProducerEvent>, BatchError> {
+    if !EndTransactionMarker::is_possible(header) {
+        return ProducerEvent::of(header, &[]);
+    }
+    let batch = pieces.concat();
+    ProducerEvent::of(header, batch.get(HEADER_BYTES..).unwrap_or_default())
 }

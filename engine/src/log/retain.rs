@@ -33,6 +33,7 @@ impl<E: Environment> Log<E> {
                 log_start_offset,
                 limit: high_watermark,
                 high_watermark,
+                last_stable_offset: self.last_stable_offset(),
             });
         }
         self.raise_log_start(offset).await?;
@@ -51,6 +52,9 @@ impl<E: Environment> Log<E> {
         let mut state = self.state.borrow_mut();
         state.log_start = state.log_start.max(offset);
         state.epochs.truncate_from_start(offset);
+        drop(state);
+        // Transactions that were open before it keep nothing back any more.
+        self.flush.wake_stable();
         Ok(())
     }
 

@@ -152,6 +152,7 @@ impl<E: Environment> Log<E> {
                 segment.written = segment.written.min(cut.position);
                 segment.synced = segment.synced.min(cut.position);
                 segment.sealed = false;
+                segment.lowest_aborted = None;
                 segment.durable_index_entries = None;
             }
             let before = state.tail.capacity();
@@ -173,7 +174,12 @@ impl<E: Environment> Log<E> {
             state.leader_epoch = state.epochs.latest_epoch().unwrap_or(state.leader_epoch);
             (removed.into_keys().collect::<Vec<_>>(), shortened)
         };
-        let place = self.state.borrow().end();
+        let (place, log_start) = {
+            let state = self.state.borrow();
+            (state.end(), state.log_start)
+        };
+        // A transaction whose marker goes is open again, which one is known once the producers are read back.
+        self.flush.unstable.borrow_mut().hold(log_start);
         self.flush.truncate(end, place);
         for base in removed {
             self.remove_segment_files(base).await?;

@@ -106,7 +106,7 @@ pub enum AppendError {
     /// The batch breaks one of the rules for produced batches.
     #[error("the batch is refused: {0}")]
     Batch(#[from] BatchError),
-    /// The producer's epoch or sequence does not fit what the log remembers of it.
+    /// The producer's epoch, sequence or transaction does not fit what the log remembers of it.
     #[error(transparent)]
     Sequence(#[from] SequenceError),
     /// Offsets given with the batches do not continue the log (append with given offsets only).
@@ -192,6 +192,8 @@ impl LogError {
 pub enum ReadLimit {
     /// Up to the high watermark: consumers.
     HighWatermark,
+    /// Up to the last stable offset: consumers that read what is committed.
+    LastStableOffset,
     /// Up to the flushed offset.
     Flushed,
     /// Up to the log end: replicas.
@@ -209,6 +211,8 @@ pub struct ReadResult {
     pub next_offset: i64,
     /// The log's high watermark.
     pub high_watermark: i64,
+    /// The offset before which every transaction is decided.
+    pub last_stable_offset: i64,
     /// The log's start offset.
     pub log_start_offset: i64,
 }
@@ -239,6 +243,8 @@ pub enum ReadError {
         limit: i64,
         /// The high watermark.
         high_watermark: i64,
+        /// The offset before which every transaction is decided.
+        last_stable_offset: i64,
     },
     /// What was read is not what was written.
     #[error("{log} is damaged at offset {offset}: {reason}; restore the segment from another copy")]

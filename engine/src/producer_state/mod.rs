@@ -6,10 +6,15 @@
 mod rules;
 mod snapshot;
 mod table;
+mod transactional;
+mod verification;
 
-pub use rules::{BATCHES_KEPT, Duplicate, ProducerBatch, SequenceCheck, SequenceError};
+pub use rules::{
+    BATCHES_KEPT, Duplicate, ProducerBatch, ProducerEvent, SequenceCheck, SequenceError,
+};
 pub use snapshot::SnapshotError;
 pub use table::{ProducerLimits, ProducerStates, ProducerView};
+pub use verification::{VerificationGuard, Verifications};
 
 #[cfg(test)]
 mod tests;

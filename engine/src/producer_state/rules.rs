@@ -3,7 +3,10 @@
 //! A producer numbers its records per partition, from 0 in each epoch; 0 follows `i32::MAX`. The last five batches are remembered, as many as a producer may have in
 //! flight, so that each of them can be sent again and be answered with its first offset.
 
-use crate::batch::{BatchHeader, NO_PRODUCER_EPOCH, NO_SEQUENCE, advance_sequence, code};
+use crate::batch::{
+    BatchError, BatchHeader, EndTransactionMarker, NO_PRODUCER_EPOCH, NO_SEQUENCE,
+    advance_sequence, code,
+};
 
 /// Batches remembered per producer: as many as a producer may have in flight.
 pub const BATCHES_KEPT: usize = 5;
@@ -37,9 +40,35 @@ impl ProducerBatch {
         })
     }
 
-    /// Sequence of the last record.
+    /// Sequence of the last record; none for what a coordinator wrote.
     pub fn last_sequence(&self) -> i32 {
+        if self.base_sequence == NO_SEQUENCE {
+            return NO_SEQUENCE;
+        }
         advance_sequence(self.base_sequence, self.last_offset_delta)
+    }
+}
+
+/// What a batch tells of its producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProducerEvent {
+    /// It has sent records.
+    Records(ProducerBatch),
+    /// Its transaction has ended.
+    Marker(EndTransactionMarker),
+}
+
+impl ProducerEvent {
+    /// From a batch's header and what follows it (needed of control batches only); `None` where the batch tells nothing of a producer.
+    ///
+    /// # Errors
+    /// When a marker cannot be read.
+    #[inline]
+    pub fn of(header: &BatchHeader, payload: &[u8]) -> Result<Option<Self>, BatchError> {
+        if EndTransactionMarker::is_possible(header) {
+            return Ok(EndTransactionMarker::of(header, payload)?.map(Self::Marker));
+        }
+        Ok(ProducerBatch::of(header).map(Self::Records))
     }
 }
 
@@ -95,6 +124,26 @@ pub enum SequenceError {
         /// Last sequence known, -1 for none.
         last: i32,
     },
+    /// A marker of a coordinator that has been replaced.
+    #[error(
+        "coordinator epoch {given} is older than {current}, in which producer {producer_id}'s last transaction was ended"
+    )]
+    CoordinatorFenced {
+        /// The producer.
+        producer_id: i64,
+        /// The marker's coordinator epoch.
+        given: i32,
+        /// The newest known.
+        current: i32,
+    },
+    /// The batch is not of the producer's transaction.
+    #[error("producer {producer_id}: {reason}")]
+    InvalidTransactionState {
+        /// The producer.
+        producer_id: i64,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// The table is full of producers with open transactions.
     #[error(
         "the log remembers {producers_max} producers (producer.states.max), all in open transactions; try later or raise it"
@@ -111,6 +160,8 @@ impl SequenceError {
         match self {
             Self::InvalidEpoch { .. } => code::INVALID_PRODUCER_EPOCH,
             Self::OutOfOrder { .. } => code::OUT_OF_ORDER_SEQUENCE_NUMBER,
+            Self::CoordinatorFenced { .. } => code::TRANSACTION_COORDINATOR_FENCED,
+            Self::InvalidTransactionState { .. } => code::INVALID_TXN_STATE,
             Self::TooManyProducers { .. } => code::THROTTLING_QUOTA_EXCEEDED,
         }
     }
@@ -163,6 +214,23 @@ impl History {
             .map_or(NO_SEQUENCE, |batch| batch.last_sequence)
     }
 
+    /// The batch of the current epoch that this one repeats.
+    #[inline]
+    pub fn original_of(&self, batch: &ProducerBatch) -> Option<Duplicate> {
+        if batch.producer_epoch != self.epoch {
+            return None;
+        }
+        let (first, last) = (batch.base_sequence, batch.last_sequence());
+        let is_original =
+            |kept: &&KeptBatch| kept.last_sequence == last && kept.base_sequence() == first;
+        let kept = self.batches().iter().rev().find(is_original)?;
+        Some(Duplicate {
+            base_offset: kept.last_offset - i64::from(kept.offset_delta),
+            last_offset: kept.last_offset,
+            timestamp: kept.timestamp,
+        })
+    }
+
     /// Judges the next batch of a known producer. The order of the rules is given at [`super::ProducerStates::check`].
     pub fn check(&self, batch: &ProducerBatch) -> Result<SequenceCheck, SequenceError> {
         let producer_id = batch.producer_id;
@@ -184,17 +252,8 @@ impl History {
             }
             return Ok(SequenceCheck::Fresh);
         }
-        let last_sequence = batch.last_sequence();
-        let original =
-            self.batches().iter().rev().find(|kept| {
-                kept.last_sequence == last_sequence && kept.base_sequence() == sequence
-            });
-        if let Some(kept) = original {
-            return Ok(SequenceCheck::Duplicate(Duplicate {
-                base_offset: kept.last_offset - i64::from(kept.offset_delta),
-                last_offset: kept.last_offset,
-                timestamp: kept.timestamp,
-            }));
+        if let Some(original) = self.original_of(batch) {
+            return Ok(SequenceCheck::Duplicate(original));
         }
         let last = self.last_sequence();
         let next = if last == NO_SEQUENCE {

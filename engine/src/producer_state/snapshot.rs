@@ -8,7 +8,7 @@ use super::{
     rules::{BATCHES_KEPT, KeptBatch},
     table::{ProducerLimits, ProducerStates, Stored},
 };
-use crate::batch::crc32c;
+use crate::batch::{NO_SEQUENCE, crc32c};
 
 const VERSION: i16 = 1;
 const CHECKED_FROM: usize = 6;
@@ -204,7 +204,8 @@ impl KeptBatch {
         offset_delta: i32,
         timestamp: i64,
     ) -> Result<Self, SnapshotError> {
-        if last_sequence < 0
+        // What a coordinator wrote has no sequence.
+        if last_sequence < NO_SEQUENCE
             || offset_delta < 0
             || last_offset < i64::from(offset_delta)
             || last_offset == i64::MAX

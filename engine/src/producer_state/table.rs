@@ -126,7 +126,8 @@ impl ProducerStates {
     /// Judges a client's batch. Changes nothing; `now_ms` is the same clock as in [`ProducerStates::record`].
     ///
     /// Order of the rules: an older epoch is refused; one of the last five batches sent again is a duplicate; a new epoch must start at sequence 0; otherwise the
-    /// sequence must follow the last one. A producer that is not known, or expired, may start anywhere.
+    /// sequence must follow the last one; and who has a transaction open sends nothing outside of it. A producer that is not known, or expired, may start anywhere. Of a transactional batch
+    /// [`ProducerStates::check_transactional`] asks more.
     pub fn check(
         &self,
         batch: &ProducerBatch,
@@ -138,13 +139,23 @@ impl ProducerStates {
         else {
             return self.room_for_one_more().map(|()| SequenceCheck::Fresh);
         };
-        entry.history.check(batch)
+        let check = entry.history.check(batch)?;
+        if check == SequenceCheck::Fresh
+            && entry.transaction_first_offset >= 0
+            && !batch.transactional
+        {
+            return Err(SequenceError::InvalidTransactionState {
+                producer_id: batch.producer_id,
+                reason: "it has a transaction open, and sent a batch that is not part of it",
+            });
+        }
+        Ok(check)
     }
 
     /// Remembers a batch that was appended with `last_offset`; also used, without [`ProducerStates::check`], for batches of a leader and when a log is read back.
     ///
-    /// `now_ms`: a clock that does not jump, in ms; expiry counts from here. Frees at most a few expired entries on the way.
-    pub fn record(&mut self, batch: &ProducerBatch, last_offset: i64, now_ms: i64) {
+    /// `now_ms`: a clock that does not jump, in ms; expiry counts from here. Frees at most a few expired entries on the way. Returns the batch's first offset where it begins a transaction.
+    pub fn record(&mut self, batch: &ProducerBatch, last_offset: i64, now_ms: i64) -> Option<i64> {
         self.expire(now_ms, 2);
         let index = self.entry_for(batch.producer_id, batch.producer_epoch, now_ms);
         let entry = &mut self.entries[index as usize];
@@ -157,8 +168,11 @@ impl ProducerStates {
         });
         entry.last_timestamp = batch.max_timestamp;
         if batch.transactional && entry.transaction_first_offset < 0 {
-            entry.transaction_first_offset = last_offset - i64::from(batch.last_offset_delta);
+            let first_offset = last_offset - i64::from(batch.last_offset_delta);
+            entry.transaction_first_offset = first_offset;
+            return Some(first_offset);
         }
+        None
     }
 
     /// Forgets up to `budget` producers unused for longer than `producer.id.expiration.ms`; returns how many. A producer in an open transaction counts as in use.
@@ -230,13 +244,17 @@ impl ProducerStates {
         views
     }
 
-    /// First offset of the oldest open transaction: bounds the last stable offset.
-    pub fn first_unstable_offset(&self) -> Option<i64> {
+    /// First offsets of all open transactions, in no order.
+    pub fn open_transactions(&self) -> impl Iterator<Item = i64> {
         self.entries
             .iter()
             .map(|entry| entry.transaction_first_offset)
             .filter(|&offset| offset >= 0)
-            .min()
+    }
+
+    /// First offset of the oldest open transaction.
+    pub fn first_unstable_offset(&self) -> Option<i64> {
+        self.open_transactions().min()
     }
 
     /// Entries from least to most recently used.
@@ -269,18 +287,19 @@ impl ProducerStates {
         }
     }
 
-    fn get(&self, producer_id: i64) -> Option<&Entry> {
+    pub(super) fn get(&self, producer_id: i64) -> Option<&Entry> {
         self.by_id
             .get(&producer_id)
             .and_then(|&index| self.entries.get(index as usize))
     }
 
+    #[inline]
     pub(super) fn is_expired(&self, entry: &Entry, now_ms: i64) -> bool {
         entry.transaction_first_offset < 0
             && now_ms.saturating_sub(entry.used_ms) >= self.limits.expiration_ms
     }
 
-    fn room_for_one_more(&self) -> Result<(), SequenceError> {
+    pub(super) fn room_for_one_more(&self) -> Result<(), SequenceError> {
         if self.entries.len() < self.limits.producers_max as usize || self.evictable().is_some() {
             return Ok(());
         }

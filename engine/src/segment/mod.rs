@@ -49,8 +49,12 @@ pub(crate) struct Segment<E: Environment> {
     pub max_timestamp: i64,
     /// The file has its exact size and the index files are complete and durable.
     pub sealed: bool,
-    /// Entries of the offset and time index when they were last made durable.
-    pub durable_index_entries: Option<(usize, usize)>,
+    /// Entries of the offset, time and transaction index when they were last made durable.
+    pub durable_index_entries: Option<[usize; 3]>,
+    /// There may be a file of its transaction index, which is made only once it is needed.
+    pub has_transaction_file: bool,
+    /// Where the first of the transactions begins that were aborted in it; known only of a sealed segment whose index was looked at.
+    pub lowest_aborted: Option<i64>,
 }
 
 impl<E: Environment> Segment<E> {
@@ -69,6 +73,8 @@ impl<E: Environment> Segment<E> {
             max_timestamp: -1,
             sealed: false,
             durable_index_entries: None,
+            has_transaction_file: false,
+            lowest_aborted: None,
         }
     }
 
@@ -129,12 +135,9 @@ pub(crate) async fn write_indexes<E: Environment>(
         .await?;
     disk.write_atomic(&path(directory, base_offset, "timeindex"), &encoded.times)
         .await?;
-    if !encoded.transactions.is_empty() {
-        disk.write_atomic(
-            &path(directory, base_offset, "txnindex"),
-            &encoded.transactions,
-        )
-        .await?;
+    if let Some(transactions) = &encoded.transactions {
+        disk.write_atomic(&path(directory, base_offset, "txnindex"), transactions)
+            .await?;
     }
     Ok(())
 }
@@ -143,51 +146,100 @@ pub(crate) async fn write_indexes<E: Environment>(
 pub(crate) struct EncodedIndexes {
     offsets: Vec<u8>,
     times: Vec<u8>,
-    transactions: Vec<u8>,
+    /// None where there is nothing to write and nothing to overwrite.
+    transactions: Option<Vec<u8>>,
 }
 
 impl EncodedIndexes {
-    /// As they are now.
-    pub fn of(indexes: &SegmentIndexes) -> Self {
+    /// As they are now; `has_transaction_file`: what an older file says must not stay.
+    pub fn of(indexes: &SegmentIndexes, has_transaction_file: bool) -> Self {
+        let transactions = &indexes.transactions;
+        let needed = has_transaction_file || !transactions.entries().is_empty();
         Self {
             offsets: indexes.offsets.encode(),
             times: indexes.times.encode(),
-            transactions: indexes.transactions.encode(),
+            transactions: needed.then(|| transactions.encode()),
         }
+    }
+
+    /// Whether the transaction index is among them.
+    pub fn has_transactions(&self) -> bool {
+        self.transactions.is_some()
     }
 }
 
-/// Reads a segment's index files; `None` when they are missing or damaged and have to be rebuilt.
+/// What a segment's index files hold.
+pub(crate) struct StoredIndexes {
+    /// The offset and the time index; none when they are missing or damaged and have to be rebuilt.
+    pub sparse: Option<(OffsetIndex, TimeIndex)>,
+    /// None when it is to be rebuilt, too: damaged, or missing together with the others. Missing alone it is empty.
+    pub transactions: Option<TransactionIndex>,
+    /// There is a file of it.
+    pub has_transaction_file: bool,
+}
+
+/// What a transaction index's file holds.
+pub(crate) enum StoredTransactions {
+    /// The index.
+    Found(TransactionIndex),
+    /// No file.
+    Missing,
+    /// Something else.
+    Damaged,
+}
+
+/// The largest transaction index that is read, in bytes: more aborted transactions than a segment's bytes have room for.
+const TRANSACTION_INDEX_BYTES_MAX: u64 = 1 << 30;
+
+/// Reads a segment's transaction index.
+pub(crate) async fn read_transactions<E: Environment>(
+    env: &E,
+    directory: &Path,
+    base_offset: i64,
+) -> io::Result<StoredTransactions> {
+    let path = path(directory, base_offset, "txnindex");
+    let read = env.disk().read_whole(&path, TRANSACTION_INDEX_BYTES_MAX);
+    match read.await {
+        Ok(bytes) => Ok(match TransactionIndex::decode(&bytes) {
+            Ok(index) => StoredTransactions::Found(index),
+            Err(_) => StoredTransactions::Damaged,
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(StoredTransactions::Missing),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a segment's index files.
 pub(crate) async fn read_indexes<E: Environment>(
     env: &E,
     directory: &Path,
     base_offset: i64,
     settings: IndexSettings,
-) -> io::Result<Option<SegmentIndexes>> {
+) -> io::Result<StoredIndexes> {
     let disk = env.disk();
-    let mut raw = Vec::with_capacity(3);
-    for kind in ["index", "timeindex", "txnindex"] {
-        let path = path(directory, base_offset, kind);
-        match disk.read_small(&path).await {
-            Ok(bytes) => raw.push(bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && kind == "txnindex" => {
-                raw.push(Vec::new())
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+    let mut raw = [None, None];
+    for (kind, raw) in ["index", "timeindex"].into_iter().zip(&mut raw) {
+        match disk.read_small(&path(directory, base_offset, kind)).await {
+            Ok(bytes) => *raw = Some(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    let offsets = OffsetIndex::decode(base_offset, settings.index_bytes_max, &raw[0]);
-    let times = TimeIndex::decode(base_offset, settings.index_bytes_max, &raw[1]);
-    let transactions = TransactionIndex::decode(&raw[2]);
-    Ok(match (offsets, times, transactions) {
-        (Ok(offsets), Ok(times), Ok(transactions)) => Some(SegmentIndexes::from_parts(
-            offsets,
-            times,
-            transactions,
-            settings,
-        )),
-        _ => None,
+    let transactions = read_transactions(env, directory, base_offset).await?;
+    let [offsets, times] = raw;
+    let has_transaction_file = !matches!(transactions, StoredTransactions::Missing);
+    let transactions = match transactions {
+        StoredTransactions::Found(index) => Some(index),
+        StoredTransactions::Missing if offsets.is_some() => Some(TransactionIndex::new()),
+        StoredTransactions::Missing | StoredTransactions::Damaged => None,
+    };
+    let limit = settings.index_bytes_max;
+    let offsets = offsets.and_then(|raw| OffsetIndex::decode(base_offset, limit, &raw).ok());
+    let times = times.and_then(|raw| TimeIndex::decode(base_offset, limit, &raw).ok());
+    Ok(StoredIndexes {
+        sparse: offsets.zip(times),
+        transactions,
+        has_transaction_file,
     })
 }
 

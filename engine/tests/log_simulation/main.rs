@@ -1,10 +1,12 @@
 //! Proves, on the simulated disk, what `durability.md` promises: whatever moment the power goes (also during recovery), every acknowledged batch is there afterwards,
-//! byte for byte, in order, once, at its offset; and what was not acknowledged is there in order or not at all. At the end of each seed a bit rots: it is noticed, or harms
+//! byte for byte, in order, once, at its offset; and what was not acknowledged is there in order or not at all. The last stable offset and the aborted
+//! transactions are what the batches say. At the end of each seed a bit rots: it is noticed, or harms
 //! nothing.
 //!
 //! `RINGLOG_SEEDS` says how many seeds to run (default 300), `RINGLOG_SEED` replays a single one.
 
 mod model;
+mod transactions;
 mod workload;
 
 use std::cell::RefCell;

@@ -15,9 +15,10 @@ use ringlog_engine::log::{Log, ReadLimit, TopicPartition};
 use ringlog_engine::sim::SimEnvironment;
 
 use crate::model::{Model, ModelBatch};
+use crate::transactions::{check_aborted, check_stable, is_transactional, transact_some};
 
-type Shared = Rc<RefCell<Model>>;
-type SimLog = Rc<Log<SimEnvironment>>;
+pub type Shared = Rc<RefCell<Model>>;
+pub type SimLog = Rc<Log<SimEnvironment>>;
 
 fn config(seed: u64) -> EngineConfig {
     let mut config = EngineConfig::new(vec![PathBuf::from("/data/a"), PathBuf::from("/data/b")]);
@@ -52,7 +53,7 @@ fn log_config(seed: u64) -> LogConfig {
     }
 }
 
-fn rules() -> ProduceRules {
+pub fn rules() -> ProduceRules {
     ProduceRules {
         max_message_bytes: 1 << 20,
         now_ms: 1_704_067_200_000,
@@ -63,7 +64,7 @@ fn rules() -> ProduceRules {
 /// Opens, verifies, works. With `to_the_end`, ends with a clean stop; otherwise works until stopped.
 pub async fn live(env: SimEnvironment, model: Shared, life: u64, to_the_end: bool) {
     let engine = open(&env, &model).await;
-    verify(&engine, &model, &format!("life {life}")).await;
+    verify(&env, &engine, &model, &format!("life {life}")).await;
     let numbers: Vec<usize> = {
         let mut model = model.borrow_mut();
         while model.logs.values().filter(|log| !log.deleted).count() < 4 {
@@ -84,7 +85,7 @@ pub async fn live(env: SimEnvironment, model: Shared, life: u64, to_the_end: boo
             .map(|number| work(env.clone(), engine.clone(), model.clone(), number, rounds)),
     )
     .await;
-    verify(&engine, &model, &format!("life {life}, at its end")).await;
+    verify(&env, &engine, &model, &format!("life {life}, at its end")).await;
     engine.shutdown_clean().await.expect("a clean stop");
 }
 
@@ -116,7 +117,7 @@ fn watch(env: &SimEnvironment, engine: &Engine<SimEnvironment>, model: &Shared) 
 /// Opens and verifies.
 pub async fn verify_only(env: SimEnvironment, model: Shared) {
     let engine = open(&env, &model).await;
-    verify(&engine, &model, "after a clean stop").await;
+    verify(&env, &engine, &model, "after a clean stop").await;
 }
 
 /// Opens a disk on which a bit of a segment or an index has rotted, and reads everything: what is served is what was written, in order and without a hole, and where something is
@@ -193,7 +194,12 @@ async fn open(env: &SimEnvironment, model: &Shared) -> Engine<SimEnvironment> {
     engine
 }
 
-async fn verify(engine: &Engine<SimEnvironment>, model: &Shared, context: &str) {
+async fn verify(
+    env: &SimEnvironment,
+    engine: &Engine<SimEnvironment>,
+    model: &Shared,
+    context: &str,
+) {
     let numbers: Vec<usize> = model.borrow().logs.keys().copied().collect();
     for number in numbers {
         let (topic_id, name) = {
@@ -237,6 +243,12 @@ async fn verify(engine: &Engine<SimEnvironment>, model: &Shared, context: &str) 
             log.log_end_offset(),
             "{context}: everything found is flushed"
         );
+        check_stable(&log, expected, &context);
+        let expected = expected.clone();
+        drop(model);
+        for _ in 0..3 {
+            check_aborted(env, &log, &expected, &context).await;
+        }
     }
 }
 
@@ -274,7 +286,7 @@ async fn read_all(log: &SimLog, context: &str) -> Vec<ModelBatch> {
     }
 }
 
-fn model_batch(base_offset: i64, bytes: &[u8]) -> ModelBatch {
+pub fn model_batch(base_offset: i64, bytes: &[u8]) -> ModelBatch {
     let header = ringlog_engine::batch::BatchHeader::parse(bytes).expect("a batch");
     ModelBatch {
         base_offset,
@@ -341,6 +353,9 @@ async fn work(
             .expect("known")
             .doing = format!("choice {choice}");
         match choice {
+            0..=79 if is_transactional(number) => {
+                transact_some(&env, &log, &model, number).await;
+            }
             0..=79 => append_some(&env, &log, &model, number).await,
             80..=89 => check_some(&env, &log, &model, number).await,
             90..=93 => truncate(&env, &log, &model, number).await,
@@ -373,7 +388,7 @@ async fn work(
 }
 
 async fn append_some(env: &SimEnvironment, log: &SimLog, model: &Shared, number: usize) {
-    let idempotent = number % 2 == 1;
+    let idempotent = number % 4 == 1;
     let count = env.world().random_between(1, 12);
     let mut sequence = model.borrow().logs[&number].next_sequence;
     let mut sent = Vec::new();
@@ -435,6 +450,11 @@ async fn append_some(env: &SimEnvironment, log: &SimLog, model: &Shared, number:
 }
 
 async fn check_some(env: &SimEnvironment, log: &SimLog, model: &Shared, number: usize) {
+    let (expected, seed) = {
+        let model = model.borrow();
+        (model.logs[&number].clone(), model.seed)
+    };
+    check_aborted(env, log, &expected, &format!("seed {seed}, log {number}")).await;
     let (start, end) = (log.log_start_offset(), log.high_watermark());
     if start >= end {
         return;
@@ -487,6 +507,7 @@ async fn truncate(env: &SimEnvironment, log: &SimLog, model: &Shared, number: us
         .truncating_to = Some(offset);
     let now_ends = log.truncate_to(offset).await.expect("truncated");
     let mut model = model.borrow_mut();
+    let seed = model.seed;
     let expected = model.logs.get_mut(&number).expect("known");
     expected.truncating_to = None;
     expected.truncate(offset);
@@ -495,6 +516,8 @@ async fn truncate(env: &SimEnvironment, log: &SimLog, model: &Shared, number: us
         expected.end().max(start.min(now_ends)),
         "the log ends at the batch's beginning"
     );
+    let context = format!("seed {seed}, log {number}, truncated to {now_ends}");
+    check_stable(log, expected, &context);
 }
 
 async fn delete_before(env: &SimEnvironment, log: &SimLog, model: &Shared, number: usize) {
