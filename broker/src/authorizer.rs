@@ -81,6 +81,8 @@ pub enum ResourceType {
     Group,
     /// The cluster; its name is `kafka-cluster`.
     Cluster,
+    /// A transactional id.
+    TransactionalId,
 }
 
 impl RequestContext {

@@ -1,4 +1,4 @@
-//! DescribeProducers (version 0): the idempotent producers a partition remembers (KIP-664).
+//! DescribeProducers (version 0): the producers a partition remembers, and their open transactions (KIP-664).
 
 use std::rc::Rc;
 
@@ -71,8 +71,8 @@ async fn describe_all(shard: Rc<Shard>, items: Vec<(Uuid, i32)>) -> Vec<Partitio
                     producer_epoch: i32::from(state.producer_epoch),
                     last_sequence: state.last_sequence,
                     last_timestamp: state.last_timestamp,
-                    coordinator_epoch: -1,
-                    current_txn_start_offset: -1,
+                    coordinator_epoch: state.coordinator_epoch,
+                    current_txn_start_offset: state.current_transaction_start_offset,
                 });
             PartitionResponse {
                 partition_index,

@@ -1,6 +1,6 @@
 //! Fetch (versions 4 to 18): reads partitions, waits for data if there is too little, and answers with slices of what is stored.
 //!
-//! A fetch reads everything it may, on all shards at once, and goes on where a read ended before the high watermark. What it holds is charged to the
+//! A fetch reads everything it may, on all shards at once, and goes on where a read ended before the high watermark, or with read_committed before the last stable offset. What it holds is charged to the
 //! shard's memory for responses. With less than `min_bytes`, and nothing more to be had, it parks on its partitions, holding nothing but the count of
 //! what it found; it is woken by the first that gets something, by its deadline, or by its client going away. Sessions (KIP-227) are in
 //! [`crate::fetch_session`]. `max_bytes` is kept in request order, but for the first batch, which comes whatever its size (KIP-74). `records` is never null.
@@ -14,8 +14,8 @@ use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt, select_biased};
 use ringlog_net::messages::fetch::{
-    EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch,
-    NodeEndpoint, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse,
+    LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use ringlog_net::{ErrorCode, Records};
 
@@ -54,7 +54,7 @@ struct Target {
 
 impl Target {
     fn has_more(&self) -> bool {
-        self.located.is_ok() && self.outcome.next_offset < self.outcome.high_watermark
+        self.located.is_ok() && self.outcome.next_offset < self.outcome.limit
     }
 
     fn take_in(&mut self, found: ReadOutcome) {
@@ -71,6 +71,9 @@ impl Target {
         outcome.bytes += found.bytes;
         outcome.next_offset = found.next_offset;
         outcome.high_watermark = found.high_watermark;
+        outcome.last_stable_offset = found.last_stable_offset;
+        outcome.limit = found.limit;
+        outcome.aborted.extend(found.aborted);
         outcome.log_start_offset = found.log_start_offset;
         if outcome.pieces.is_empty() {
             outcome.pieces = found.pieces;
@@ -88,7 +91,7 @@ impl Target {
         }
     }
 
-    fn item(&self, located: Located) -> ReadItem {
+    fn item(&self, located: Located, committed: bool) -> ReadItem {
         let asked = &self.wanted.partition;
         let goes_on = self.outcome.next_offset != asked.fetch_offset;
         ReadItem {
@@ -103,6 +106,7 @@ impl Target {
                 true => -1,
                 false => asked.last_fetched_epoch,
             },
+            committed,
         }
     }
 }
@@ -206,7 +210,8 @@ impl Fetch<'_> {
         for &at in places {
             let target = &self.targets[at];
             if let Ok(located) = target.located {
-                items.push((located.shard, at, target.item(located)));
+                let item = target.item(located, self.read_committed);
+                items.push((located.shard, at, item));
             }
         }
         if items.is_empty() {
@@ -350,6 +355,7 @@ impl Fetch<'_> {
         for target in &mut self.targets {
             if !target.outcome.pieces.is_empty() {
                 target.outcome.pieces = Vec::new();
+                target.outcome.aborted = Vec::new();
                 target.let_go = true;
             }
         }
@@ -362,6 +368,7 @@ impl Fetch<'_> {
         for (at, target) in self.targets.iter_mut().enumerate() {
             if std::mem::take(&mut target.let_go) {
                 target.outcome.pieces = Vec::new();
+                target.outcome.aborted = Vec::new();
                 target.outcome.bytes = 0;
                 target.outcome.next_offset = target.wanted.partition.fetch_offset;
                 target.answers_now = false;
@@ -383,6 +390,7 @@ impl Fetch<'_> {
     /// Waits for the first partition with something new; the places to read again, or none when it is time to answer.
     async fn park(&self, deadline: Instant) -> Option<Vec<usize>> {
         let shard = &self.context.shard;
+        let committed = self.read_committed;
         let mut groups: BTreeMap<usize, (Vec<usize>, Vec<_>)> = BTreeMap::new();
         for (at, target) in self.targets.iter().enumerate() {
             if let Ok(Located {
@@ -402,7 +410,7 @@ impl Fetch<'_> {
             .into_iter()
             .map(|(owner, (places, items))| async move {
                 let ready = shard
-                    .on_shard_while_wanted(owner, |shard| shard.watch(items))
+                    .on_shard_while_wanted(owner, move |shard| shard.watch(items, committed))
                     .await;
                 ready.map(|ready| ready.into_iter().map(|at| places[at]).collect::<Vec<_>>())
             })
@@ -431,6 +439,7 @@ impl Fetch<'_> {
             let outcome = &mut target.outcome;
             if outcome.bytes > left && sent > 0 {
                 outcome.pieces = Vec::new();
+                outcome.aborted = Vec::new();
                 outcome.bytes = 0;
             }
             left = left.saturating_sub(outcome.bytes);
@@ -446,9 +455,7 @@ impl Fetch<'_> {
             if incremental && !changed {
                 continue;
             }
-            let mut data = partition_data(target, &mut leaders);
-            // No transactions yet, so none was aborted; who did not ask is told nothing.
-            data.aborted_transactions = self.read_committed.then(Vec::new);
+            let data = partition_data(target, self.read_committed, &mut leaders);
             add(&mut response, key.0, data);
         }
         self.context.shard.metrics.bytes_fetched.add(sent as u64);
@@ -506,7 +513,7 @@ fn remember(
     changed
 }
 
-fn partition_data(target: Target, leaders: &mut Vec<i32>) -> PartitionData {
+fn partition_data(target: Target, committed: bool, leaders: &mut Vec<i32>) -> PartitionData {
     let Target {
         wanted,
         located,
@@ -517,7 +524,9 @@ fn partition_data(target: Target, leaders: &mut Vec<i32>) -> PartitionData {
         partition_index: wanted.partition.partition,
         error_code: outcome.error,
         high_watermark: outcome.high_watermark,
-        last_stable_offset: outcome.high_watermark,
+        last_stable_offset: outcome.last_stable_offset,
+        // Who did not ask is told nothing.
+        aborted_transactions: committed.then(|| aborted(outcome.aborted)),
         log_start_offset: outcome.log_start_offset,
         records: Records::from(outcome.pieces),
         ..Default::default()
@@ -537,6 +546,19 @@ fn partition_data(target: Target, leaders: &mut Vec<i32>) -> PartitionData {
         leaders.push(leader_id);
     }
     data
+}
+
+/// Each aborted transaction once, in order of first offset: reads that follow each other may both have met it.
+fn aborted(mut found: Vec<(i64, i64)>) -> Vec<AbortedTransaction> {
+    found.sort_unstable_by_key(|(producer_id, first_offset)| (*first_offset, *producer_id));
+    found.dedup();
+    found
+        .into_iter()
+        .map(|(producer_id, first_offset)| AbortedTransaction {
+            producer_id,
+            first_offset,
+        })
+        .collect()
 }
 
 fn add(response: &mut FetchResponse, topic: TopicKey, data: PartitionData) {

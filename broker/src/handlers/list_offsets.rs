@@ -1,7 +1,8 @@
 //! ListOffsets (versions 1 to 11): the offset at a timestamp, or at one of the protocol's named places.
 //!
 //! -1 latest, -2 earliest, -3 the record with the largest timestamp (v7), -4 earliest local (v8), -5 latest tiered (v9), -6 earliest not yet
-//! uploaded (v11). All data is local: -4 is the earliest and there is nothing tiered.
+//! uploaded (v11). All data is local: -4 is the earliest and there is nothing tiered. With read_committed (v2) nothing from the last stable offset on is
+//! there, and that is the latest.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -20,6 +21,8 @@ use crate::authorizer::{Operation, ResourceType};
 use crate::shard::read::{check_epoch, code_of_read_error};
 use crate::shard::{Log, Shard};
 
+/// `isolation_level` of a consumer that leaves out what is not committed.
+const READ_COMMITTED: i8 = 1;
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
@@ -34,6 +37,7 @@ pub async fn handle(context: &RequestContext, request: ListOffsetsRequest) -> Li
     let mut items = Vec::new();
     let mut each = Asked::new(&context.shard.config);
     let repeated = repeated(&request);
+    let committed = request.isolation_level == READ_COMMITTED;
     for (topic_at, asked) in request.topics.into_iter().enumerate() {
         let topic = topic_of(&image, &asked.name, Uuid::ZERO).and_then(|topic| {
             let allowed = context.authorize(Operation::Describe, ResourceType::Topic, &topic.name);
@@ -58,7 +62,8 @@ pub async fn handle(context: &RequestContext, request: ListOffsetsRequest) -> Li
             let mut answer = refused(partition.partition_index, ErrorCode::KAFKA_STORAGE_ERROR);
             match located {
                 Ok(located) => {
-                    items.push((located.shard, (topic_at, at), (located.topic_id, partition)))
+                    let item = (located.topic_id, partition, committed);
+                    items.push((located.shard, (topic_at, at), item));
                 }
                 Err(error) => answer.error_code = error,
             }
@@ -105,13 +110,13 @@ fn check_special(version: i16, timestamp: i64) -> Result<(), ErrorCode> {
 
 async fn look_up_all(
     shard: Rc<Shard>,
-    items: Vec<(Uuid, ListOffsetsPartition)>,
+    items: Vec<(Uuid, ListOffsetsPartition, bool)>,
 ) -> Vec<ListOffsetsPartitionResponse> {
     let mut answers = Vec::with_capacity(items.len());
-    for (topic_id, asked) in items {
+    for (topic_id, asked, committed) in items {
         let index = asked.partition_index;
         let found = match shard.log(topic_id, index) {
-            Some(log) => shard.measured(look_up(&log, &asked)).await,
+            Some(log) => shard.measured(look_up(&log, &asked, committed)).await,
             None => Err(shard.missing_log()),
         };
         answers.push(match found {
@@ -128,7 +133,11 @@ async fn look_up_all(
     answers
 }
 
-async fn look_up(log: &Log, asked: &ListOffsetsPartition) -> Result<TimestampOffset, ErrorCode> {
+async fn look_up(
+    log: &Log,
+    asked: &ListOffsetsPartition,
+    committed: bool,
+) -> Result<TimestampOffset, ErrorCode> {
     check_epoch(log, asked.current_leader_epoch)?;
     let place = |offset, leader_epoch| {
         Ok(TimestampOffset {
@@ -142,24 +151,30 @@ async fn look_up(log: &Log, asked: &ListOffsetsPartition) -> Result<TimestampOff
         offset: -1,
         leader_epoch: -1,
     };
+    let end = match committed {
+        true => log.last_stable_offset(),
+        false => log.high_watermark(),
+    };
+    // By time only what may be read is found.
+    let visible = |found: Option<TimestampOffset>| {
+        found.filter(|found| found.offset < end).unwrap_or(nowhere)
+    };
     match asked.timestamp {
-        LATEST => place(log.high_watermark(), log.leader_epoch()),
+        LATEST => place(end, log.leader_epoch()),
         EARLIEST | EARLIEST_LOCAL => {
             let start = log.log_start_offset();
             place(start, log.epoch_for_offset(start).unwrap_or(-1))
         }
         // Nothing is uploaded anywhere: what waits for upload starts at the log's start only where tiering is on.
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Ok(nowhere),
-        MAX_TIMESTAMP => Ok(log
-            .max_timestamp_offset()
-            .await
-            .map_err(|error| code_of_read_error(&error))?
-            .unwrap_or(nowhere)),
-        timestamp => Ok(log
-            .offset_for_timestamp(timestamp)
-            .await
-            .map_err(|error| code_of_read_error(&error))?
-            .unwrap_or(nowhere)),
+        MAX_TIMESTAMP => {
+            let found = log.max_timestamp_offset().await;
+            Ok(visible(found.map_err(|error| code_of_read_error(&error))?))
+        }
+        timestamp => {
+            let found = log.offset_for_timestamp(timestamp).await;
+            Ok(visible(found.map_err(|error| code_of_read_error(&error))?))
+        }
     }
 }
 

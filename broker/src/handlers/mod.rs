@@ -36,6 +36,8 @@ pub mod offset_for_leader_epoch;
 pub mod partition;
 pub mod produce;
 pub mod sync_group;
+pub mod transactional_produce;
+pub mod write_txn_markers;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -113,6 +115,7 @@ serve! {
     CreatePartitions => create_partitions,
     IncrementalAlterConfigs => incremental_alter_configs,
     DescribeCluster => describe_cluster,
+    WriteTxnMarkers => write_txn_markers,
     DescribeProducers => describe_producers,
     ListConfigResources => list_config_resources,
     DescribeTopicPartitions => describe_topic_partitions,

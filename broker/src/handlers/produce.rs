@@ -2,7 +2,7 @@
 //!
 //! Split in two so that a connection can start its next produce request once the order of this one is fixed: [`begin`] hands each batch to the
 //! shard that owns its partition, [`InFlight::finish`] waits until all are on the medium. acks=1 and acks=all mean the same while there is one replica; acks=0 takes
-//! the same way without an answer. Transactional ids are refused until transactions exist.
+//! the same way without an answer. Transactional batches are verified first ([`transactional_produce`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -14,10 +14,11 @@ use ringlog_net::{ErrorCode, Records, Str, Uuid};
 
 use super::RequestContext;
 use super::partition::{Located, Unlocated, leader_endpoints, topic_of};
+use super::transactional_produce;
 use crate::authorizer::{Operation, ResourceType};
 use crate::controller::image::{Image, TopicImage};
 use crate::shard::Shard;
-use crate::shard::append::{AppendItem, AppendOrder, AppendOutcome, Started, settle_all};
+use crate::shard::append::{Allowed, AppendItem, AppendOrder, AppendOutcome, Started, settle_all};
 use crate::shard::exchange::Pending;
 use crate::shard::message::{Reply, Request};
 
@@ -44,7 +45,7 @@ pub struct InFlight {
 pub async fn begin(context: &RequestContext, request: ProduceRequest) -> InFlight {
     let shard = &context.shard;
     let image = shard.local_image();
-    let refusal = refusal_of(&request);
+    let refusal = refusal_of(context, &request);
     let mut response = ProduceResponse::default();
     let mut groups: BTreeMap<usize, (Vec<Place>, Vec<AppendItem>)> = BTreeMap::new();
     let mut leaders = Vec::new();
@@ -91,6 +92,7 @@ pub async fn begin(context: &RequestContext, request: ProduceRequest) -> InFligh
                         partition: index,
                         leader_epoch,
                         batch: batch.unwrap_or_default(),
+                        guard: None,
                     };
                     let (places, items) = groups.entry(shard).or_default();
                     let before = match several {
@@ -139,13 +141,22 @@ pub async fn begin(context: &RequestContext, request: ProduceRequest) -> InFligh
             rack,
         })
         .collect();
-    let zstd_allowed = context.version >= 7;
+    if let Some(transactional_id) = &request.transactional_id {
+        let refused = transactional_produce::verify(context, transactional_id, &mut groups).await;
+        for ((topic, partition), outcome) in refused {
+            fill(
+                &mut response.responses[topic].partition_responses[partition],
+                outcome,
+            );
+        }
+    }
+    let allowed = Allowed {
+        zstd: context.version >= 7,
+        transactional: request.transactional_id.is_some(),
+    };
     let mut work = Vec::with_capacity(groups.len());
     for (owner, (places, items)) in groups {
-        let order = AppendOrder {
-            items,
-            zstd_allowed,
-        };
+        let order = AppendOrder { items, allowed };
         let started = if owner == shard.index {
             Work::Here(shard.start_append(order).await)
         } else {
@@ -175,8 +186,9 @@ fn check_in_sync(shard: &Shard, located: Located, acks: i16) -> Result<Located, 
 }
 
 /// What is wrong with the request as a whole.
-fn refusal_of(request: &ProduceRequest) -> Option<ErrorCode> {
-    if request.transactional_id.is_some() {
+fn refusal_of(context: &RequestContext, request: &ProduceRequest) -> Option<ErrorCode> {
+    let transactional_id = request.transactional_id.as_ref();
+    if transactional_id.is_some_and(|id| !transactional_produce::may_write(context, id)) {
         return Some(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
     }
     (!(-1..=1).contains(&request.acks)).then_some(ErrorCode::INVALID_REQUIRED_ACKS)

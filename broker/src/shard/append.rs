@@ -8,9 +8,11 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use ringlog_engine::batch::BatchError;
 use ringlog_engine::environment::Environment as _;
 use ringlog_engine::log::{AppendError, LogError};
-use ringlog_net::{ErrorCode, Uuid};
+use ringlog_engine::producer_state::VerificationGuard;
+use ringlog_net::{ErrorCode, Str, Uuid};
 
 use super::lane::taken;
 use super::{Log, Shard};
@@ -26,6 +28,8 @@ pub struct AppendItem {
     pub leader_epoch: i32,
     /// Exactly what the client sent for the partition.
     pub batch: Bytes,
+    /// What the batch's transaction was verified with; none where it has begun here already, or there is none.
+    pub guard: Option<VerificationGuard>,
 }
 
 /// Batches for partitions of one shard.
@@ -33,8 +37,17 @@ pub struct AppendItem {
 pub struct AppendOrder {
     /// The batches, at most one per partition.
     pub items: Vec<AppendItem>,
-    /// Whether the request's version allows zstd (Produce v7).
-    pub zstd_allowed: bool,
+    /// What the request allows.
+    pub allowed: Allowed,
+}
+
+/// What the batches of a request may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowed {
+    /// Compressed with zstd (Produce v7).
+    pub zstd: bool,
+    /// Part of a transaction: the request names its transactional id.
+    pub transactional: bool,
 }
 
 /// What became of one batch.
@@ -94,13 +107,13 @@ impl Shard {
         if order.items.len() == 1
             && let Some(item) = order.items.pop()
         {
-            let start = self.start_one(item, order.zstd_allowed);
+            let start = self.start_one(item, order.allowed);
             return vec![self.measured(start).await];
         }
         join_all(self.fix_order(order).await.into_iter().map(taken)).await
     }
 
-    pub(super) async fn start_one(&self, item: AppendItem, zstd_allowed: bool) -> Started {
+    pub(super) async fn start_one(&self, item: AppendItem, allowed: Allowed) -> Started {
         let refused = |error, message: &str| Started {
             outcome: AppendOutcome::refused(error, message.to_string()),
             flush: None,
@@ -119,9 +132,11 @@ impl Shard {
         };
         let mut rules = settings.rules;
         rules.now_ms = self.environment.wall_clock_ms();
-        rules.zstd_allowed = zstd_allowed;
+        rules.zstd_allowed = allowed.zstd;
+        rules.transactional_allowed = allowed.transactional;
         let bytes = item.batch.len();
-        match log.append(item.batch, &rules, item.leader_epoch).await {
+        let append = log.append_verified(item.batch, &rules, item.leader_epoch, item.guard);
+        match append.await {
             Ok(appended) => {
                 self.metrics.appended(bytes, appended.duplicate);
                 let outcome = AppendOutcome {
@@ -148,6 +163,22 @@ impl Shard {
     }
 }
 
+impl Shard {
+    /// Asks the coordinator of `transactional_id` whether partitions, by topic and number, are part of the producer's ongoing transaction; with `add` has them added first (transaction
+    /// version 2: Produce v12). Answers for each partition in order: NONE, or the coordinator's error.
+    pub async fn verify_transaction(
+        self: &Rc<Self>,
+        _transactional_id: &Str,
+        _producer_id: i64,
+        _producer_epoch: i16,
+        partitions: &[(Str, i32)],
+        _add: bool,
+    ) -> Vec<ErrorCode> {
+        // No coordinator runs here yet.
+        vec![ErrorCode::COORDINATOR_NOT_AVAILABLE; partitions.len()]
+    }
+}
+
 /// Waits for all of them.
 pub async fn settle_all(started: Vec<Started>) -> Vec<AppendOutcome> {
     let mut outcomes = Vec::with_capacity(started.len());
@@ -157,9 +188,12 @@ pub async fn settle_all(started: Vec<Started>) -> Vec<AppendOutcome> {
     outcomes
 }
 
-fn outcome_of(error: &AppendError) -> AppendOutcome {
+pub(super) fn outcome_of(error: &AppendError) -> AppendOutcome {
     let message = error.to_string();
     let code = match error {
+        AppendError::Batch(BatchError::NotOffered(_)) => {
+            ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+        }
         AppendError::Batch(batch) => {
             let mut outcome = AppendOutcome::refused(ErrorCode(batch.code()), message);
             outcome.record_errors = batch

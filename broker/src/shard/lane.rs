@@ -74,7 +74,7 @@ impl Shard {
         for item in order.items {
             self.breathe().await;
             let shard = self.clone();
-            let start = async move { shard.start_one(item, order.zstd_allowed).await };
+            let start = async move { shard.start_one(item, order.allowed).await };
             let mut start = maybe_done(start.boxed_local());
             poll_fn(|context| {
                 let _ = self.clocked(|| start.poll_unpin(context));

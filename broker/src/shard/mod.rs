@@ -9,6 +9,7 @@ pub mod apply;
 pub mod exchange;
 pub mod lane;
 pub mod mailbox;
+pub mod markers;
 pub mod message;
 pub mod read;
 pub mod runtime;

@@ -28,6 +28,8 @@ pub struct ReadItem {
     pub current_leader_epoch: i32,
     /// The epoch of the last record the client has; -1: it does not say.
     pub last_fetched_epoch: i32,
+    /// Nothing from the last stable offset on, and the aborted transactions with it.
+    pub committed: bool,
 }
 
 /// What was found in one partition.
@@ -43,6 +45,12 @@ pub struct ReadOutcome {
     pub next_offset: i64,
     /// Offset after the last record that consumers may see.
     pub high_watermark: i64,
+    /// Offset before which every transaction is decided.
+    pub last_stable_offset: i64,
+    /// Offset after the last record that this client may see.
+    pub limit: i64,
+    /// Transactions with records in what was read that were aborted: producer id and first offset. With `committed` only.
+    pub aborted: Vec<(i64, i64)>,
     /// The log's start.
     pub log_start_offset: i64,
     /// Where the client's log parts from ours: epoch and its end (KIP-595).
@@ -55,6 +63,8 @@ impl ReadOutcome {
         Self {
             error,
             high_watermark: -1,
+            last_stable_offset: -1,
+            limit: -1,
             log_start_offset: -1,
             ..Self::default()
         }
@@ -95,20 +105,41 @@ impl Shard {
             return ReadOutcome {
                 diverging: Some(diverging),
                 high_watermark: log.high_watermark(),
+                last_stable_offset: log.last_stable_offset(),
+                limit: item.offset,
                 log_start_offset: log.log_start_offset(),
                 next_offset: item.offset,
                 ..ReadOutcome::default()
             };
         }
-        match log
-            .read(item.offset, max_bytes, min_one, ReadLimit::HighWatermark)
-            .await
-        {
-            Ok(result) => ReadOutcome {
+        let limit = match item.committed {
+            true => ReadLimit::LastStableOffset,
+            false => ReadLimit::HighWatermark,
+        };
+        let read = async {
+            let result = log.read(item.offset, max_bytes, min_one, limit).await?;
+            let aborted = match item.committed && !result.is_empty() {
+                // A batch that began before the asked offset is read from there, but nobody looks at its beginning.
+                true => {
+                    log.aborted_transactions(item.offset, result.next_offset)
+                        .await?
+                }
+                false => Vec::new(),
+            };
+            Ok((result, aborted))
+        };
+        match read.await {
+            Ok((result, aborted)) => ReadOutcome {
                 error: ErrorCode::NONE,
                 bytes: result.len(),
                 next_offset: result.next_offset,
                 high_watermark: result.high_watermark,
+                last_stable_offset: result.last_stable_offset,
+                limit: match item.committed {
+                    true => result.last_stable_offset,
+                    false => result.high_watermark,
+                },
+                aborted,
                 log_start_offset: result.log_start_offset,
                 pieces: result.pieces,
                 diverging: None,
@@ -116,9 +147,11 @@ impl Shard {
             Err(ReadError::OffsetOutOfRange {
                 log_start_offset,
                 high_watermark,
+                last_stable_offset,
                 ..
             }) => ReadOutcome {
                 high_watermark,
+                last_stable_offset,
                 log_start_offset,
                 ..ReadOutcome::refused(ErrorCode::OFFSET_OUT_OF_RANGE)
             },
@@ -130,8 +163,12 @@ impl Shard {
         }
     }
 
-    /// Resolves when any of the partitions has something past its offset, with the positions of all that do.
-    pub async fn watch(self: Rc<Self>, items: Vec<(Uuid, i32, i64)>) -> Vec<usize> {
+    /// Resolves when any of the partitions has something past its offset, with the positions of all that do. What is `committed` has it past its last stable offset.
+    pub async fn watch(
+        self: Rc<Self>,
+        items: Vec<(Uuid, i32, i64)>,
+        committed: bool,
+    ) -> Vec<usize> {
         let logs: Vec<Option<Rc<Log>>> = items
             .iter()
             .map(|(topic_id, partition, _)| self.log(*topic_id, *partition))
@@ -139,7 +176,10 @@ impl Shard {
         let wait = async |at: usize| {
             if let Some(log) = &logs[at] {
                 // An error is a reason to look again too: the read says what it is.
-                let _ = log.wait_for(items[at].2).await;
+                let _ = match committed {
+                    true => log.wait_for_stable(items[at].2).await,
+                    false => log.wait_for(items[at].2).await,
+                };
             }
             at
         };
@@ -152,6 +192,7 @@ impl Shard {
         };
         drop(waiting);
         let ready = |at: usize| match &logs[at] {
+            Some(log) if committed => log.last_stable_offset() > items[at].2,
             Some(log) => log.high_watermark() > items[at].2,
             None => true,
         };

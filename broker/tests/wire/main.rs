@@ -18,3 +18,4 @@ mod produce;
 mod recreate;
 mod stop;
 mod support;
+mod transactions;

@@ -190,7 +190,7 @@ fn faults_are_named() {
     ];
     let expected = [
         ErrorCode::INVALID_REQUIRED_ACKS,
-        ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        ErrorCode::INVALID_TXN_STATE,
         ErrorCode::UNKNOWN_TOPIC_ID,
     ];
     assert_eq!(answers, expected);
