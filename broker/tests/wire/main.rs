@@ -12,6 +12,7 @@ mod fetch;
 mod groups;
 mod hostile;
 mod long_poll;
+mod markers;
 mod memory;
 mod pressure;
 mod produce;

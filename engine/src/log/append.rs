@@ -100,8 +100,8 @@ impl<E: Environment> Log<E> {
         self.append_in_turn(incoming, None).await
     }
 
-    /// Appends a batch that a coordinator of this broker built: its own records, or with a producer id and the transactional bit what it writes in that producer's transaction, which needs
-    /// the same proof as a client's batch and has no sequence.
+    /// Appends one batch that a coordinator of this broker made: it gets the next offset, and is not held to a topic's rules for producers. What is written in a producer's transaction, with its id
+    /// and the transactional bit, needs the same proof as the producer's own batches, and has no sequence.
     ///
     /// # Errors
     /// See [`AppendError`]; no offset was given out then.
@@ -140,7 +140,7 @@ impl<E: Environment> Log<E> {
     ) -> Result<Appended, AppendError> {
         self.check_online()?;
         let header = BatchHeader::parse(batch)?;
-        if !header.checksum_matches(batch) {
+        if header.size() != batch.len() || !header.checksum_matches(batch) {
             return Err(AppendError::Batch(BatchError::BadHeader(
                 "the batch does not match its length or checksum",
             )));

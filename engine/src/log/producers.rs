@@ -149,7 +149,8 @@ impl<E: Environment> Log<E> {
             loop {
                 let next = self
                     .walk_markers(base, position, |header, records| {
-                        if header.base_offset < from || header.next_offset() > to {
+                        // The log may start within a batch, which counts all the same.
+                        if header.last_offset() < from || header.next_offset() > to {
                             return Ok(());
                         }
                         let event = ProducerEvent::of(header, records);

@@ -7,12 +7,13 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::{Log, LogError, ReadError};
 use crate::batch::BatchHeader;
+use crate::disk::Disk;
 use crate::environment::Environment;
-use crate::index::AbortedTransaction;
+use crate::index::{AbortedTransaction, TransactionIndex};
 use crate::producer_state::{
     ProducerBatch, ProducerEvent, ProducerStates, SequenceError, VerificationGuard,
 };
-use crate::segment::{StoredTransactions, read_transactions};
+use crate::segment::{StoredTransactions, path, read_transactions};
 
 /// First offsets that keep a log from being stable beyond them.
 #[derive(Debug, Default)]
@@ -228,13 +229,19 @@ impl<E: Environment> Log<E> {
             // It is asked for again and again: keep it.
             Some(_) => {}
             None => {
-                let read = read_transactions(&self.shard.env, &self.path(), base).await;
-                let read = read.map_err(|error| {
+                let failed = |error: std::io::Error| {
                     ReadError::Log(self.storage_error("reading an index", &error))
-                })?;
-                let index = match read {
+                };
+                let directory = self.path();
+                let read = read_transactions(&self.shard.env, &directory, base).await;
+                let index = match read.map_err(failed)? {
                     StoredTransactions::Found(index) => Some(index),
-                    StoredTransactions::Missing => Some(Default::default()),
+                    StoredTransactions::Missing => {
+                        // Missing with the others it is not empty but lost.
+                        let offsets = path(&directory, base, "index");
+                        let others = self.shard.env.disk().exists(&offsets).await;
+                        others.map_err(failed)?.then(TransactionIndex::new)
+                    }
                     StoredTransactions::Damaged => None,
                 };
                 if let Some(index) = index {
