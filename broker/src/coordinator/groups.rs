@@ -11,7 +11,7 @@ use ringlog_net::{ErrorCode, Str, Uuid};
 
 use super::Coordinators;
 use super::host::{Asker, Host};
-use super::machine::{Machine, Output, Replayed};
+use super::machine::{Machine, Output, Replayed, Unreplayed};
 use super::topics::Internal;
 use crate::config::{BrokerConfig, split_list};
 use crate::controller::Image;
@@ -52,7 +52,7 @@ impl Machine for GroupCoordinator {
     type Reply = GroupReply;
     type Effect = NoEffect;
 
-    fn replay(&mut self, entry: Replayed) -> Result<(), String> {
+    fn replay(&mut self, entry: Replayed) -> Result<(), Unreplayed> {
         match entry {
             Replayed::Record {
                 producer,
@@ -60,7 +60,8 @@ impl Machine for GroupCoordinator {
                 value,
             } => self
                 .replay(producer, key, value)
-                .map_err(|error| error.to_string()),
+                // Kafka reads on, too: one group's record does not stand in the way of all others.
+                .map_err(|error| Unreplayed::Foreign(error.to_string())),
             Replayed::Marker {
                 producer_id,
                 committed,

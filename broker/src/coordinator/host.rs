@@ -450,10 +450,12 @@ impl<M: Machine> Host<M> {
                 let flushed = self.log.flushed(appended.last_offset + 1).await;
                 flushed.map_err(|error| error.to_string())?;
                 if let Phase::Active(machine) = &mut *self.phase.borrow_mut() {
-                    machine.replay(Replayed::Marker {
+                    let marker = Replayed::Marker {
                         producer_id: marker.producer_id,
                         committed: marker.committed,
-                    })?;
+                    };
+                    let replayed = machine.replay(marker);
+                    replayed.map_err(|problem| format!("{problem:?}"))?;
                 }
                 ErrorCode::NONE
             }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use ringlog_engine::batch::{Batch, Records, batches, decompress};
 use ringlog_engine::log::ReadLimit;
 
-use super::machine::{Machine, Replayed};
+use super::machine::{Machine, Replayed, Unreplayed};
 use crate::shard::{Log, Shard};
 
 /// Bytes read at a time.
@@ -97,10 +97,11 @@ fn replay<M: Machine>(
         };
         match entry.map(|entry| machine.replay(entry)) {
             Some(Ok(())) => taken += 1,
-            Some(Err(reason)) => {
+            Some(Err(Unreplayed::Foreign(reason))) => {
                 tracing::debug!(offset = header.base_offset, reason, "a record was skipped");
                 skipped += 1;
             }
+            Some(Err(Unreplayed::Unreadable(reason))) => return Err(at(reason)),
             None => skipped += 1,
         }
     }

@@ -28,6 +28,15 @@ pub enum Replayed {
     },
 }
 
+/// Why an entry was not taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unreplayed {
+    /// It is of a kind that is not known here: of a later version, or of another protocol.
+    Foreign(String),
+    /// It should be known and cannot be read: the state is not complete without it.
+    Unreadable(String),
+}
+
 /// What an event brings about: see [`Commands`], and what else is to be done once its records are durable.
 pub struct Output<M: Machine> {
     /// Records and answers.
@@ -55,8 +64,8 @@ pub trait Machine: Sized + 'static {
     /// Takes in an entry of the log.
     ///
     /// # Errors
-    /// What is wrong with it; the entry is skipped.
-    fn replay(&mut self, entry: Replayed) -> Result<(), String>;
+    /// What is wrong with it, and whether one can do without it.
+    fn replay(&mut self, entry: Replayed) -> Result<(), Unreplayed>;
 
     /// The whole log was taken in.
     fn loaded(&mut self, now: Now, output: &mut Output<Self>);

@@ -17,7 +17,7 @@ use ringlog_net::{ErrorCode, Str};
 
 use super::Coordinators;
 use super::host::{Asker, Host};
-use super::machine::{Machine, Output, Replayed};
+use super::machine::{Machine, Output, Replayed, Unreplayed};
 use super::topics::Internal;
 use crate::config::BrokerConfig;
 use crate::connection::signal::Signal;
@@ -36,13 +36,19 @@ impl Machine for TransactionCoordinator {
     type Reply = TransactionReply;
     type Effect = MarkersToWrite;
 
-    fn replay(&mut self, entry: Replayed) -> Result<(), String> {
+    fn replay(&mut self, entry: Replayed) -> Result<(), Unreplayed> {
         match entry {
-            Replayed::Record { key, value, .. } => self
-                .replay(&key, value.as_ref())
-                .map_err(|error| error.to_string()),
+            Replayed::Record { key, value, .. } => {
+                self.replay(&key, value.as_ref()).map_err(|error| {
+                    let reason = error.to_string();
+                    match error.is_foreign() {
+                        true => Unreplayed::Foreign(reason),
+                        false => Unreplayed::Unreadable(reason),
+                    }
+                })
+            }
             // Nobody writes to this partition in a transaction.
-            Replayed::Marker { .. } => Err("a marker".into()),
+            Replayed::Marker { .. } => Err(Unreplayed::Foreign("a marker".into())),
         }
     }
 

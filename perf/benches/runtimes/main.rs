@@ -83,16 +83,16 @@ fn listener() -> (TcpListener, SocketAddr) {
 type Start = fn() -> SocketAddr;
 
 fn runtimes(criterion: &mut Criterion) {
-    let mut shards: Vec<(&str, Start)> = vec![
+    let shards: &[(&str, Start)] = &[
         ("compio, the broker's flags", || compio_shard::start(true)),
         ("compio, its defaults", || compio_shard::start(false)),
+        #[cfg(feature = "glommio")]
+        ("glommio", glommio_shard::start),
     ];
-    #[cfg(feature = "glommio")]
-    shards.push(("glommio", glommio_shard::start));
     for bytes in [100, 1024, 64 << 10] {
         let mut group = criterion.benchmark_group(format!("{CONNECTIONS} requests of {bytes} B"));
         group.throughput(Throughput::Elements(CONNECTIONS as u64));
-        for (name, start) in &shards {
+        for (name, start) in shards {
             let mut client = Client::connect(start(), bytes);
             group.bench_function(*name, |b| b.iter(|| client.round()));
         }
