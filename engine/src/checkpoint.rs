@@ -13,6 +13,8 @@ use crate::{
 pub const RECOVERY_POINT_FILE: &str = "recovery-point-offset-checkpoint";
 /// `log-start-offset-checkpoint`, per data directory.
 pub const LOG_START_FILE: &str = "log-start-offset-checkpoint";
+/// `cleaner-offset-checkpoint`, per data directory.
+pub const CLEANER_OFFSET_FILE: &str = "cleaner-offset-checkpoint";
 /// `replication-offset-checkpoint` (high watermarks), per data directory.
 pub const HIGH_WATERMARK_FILE: &str = "replication-offset-checkpoint";
 /// `leader-epoch-checkpoint`, per partition.

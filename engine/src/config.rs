@@ -49,6 +49,16 @@ pub struct EngineConfig {
     pub clock_jump: Duration,
     /// How long a jump must last to be believed.
     pub clock_jump_confirmation: Duration,
+    /// Whether compacted logs are cleaned (`log.cleaner.enable`).
+    pub cleaner_enabled: bool,
+    /// Most bytes of this shard's offset map (its share of `log.cleaner.dedupe.buffer.size`), which takes 39,321 keys a MiB.
+    pub cleaner_dedupe_bytes: u64,
+    /// Bytes of the cleaner's reading and writing buffer together (its share of `log.cleaner.io.buffer.size`); 128 KiB at least.
+    pub cleaner_io_buffer_bytes: usize,
+    /// How long the cleaner rests when no log is due (`log.cleaner.backoff.ms`).
+    pub cleaner_backoff: Duration,
+    /// Most bytes a second that the cleaner reads and writes (its share of `log.cleaner.io.max.bytes.per.second`); `u64::MAX`: no limit.
+    pub cleaner_io_bytes_per_second: u64,
     /// An idle producer id is forgotten after this long (`producer.id.expiration.ms`), milliseconds.
     pub producer_id_expiration_ms: i64,
 }
@@ -78,6 +88,11 @@ impl EngineConfig {
             file_delete_delay: Duration::from_secs(60),
             clock_jump: Duration::from_secs(600),
             clock_jump_confirmation: Duration::from_secs(600),
+            cleaner_enabled: true,
+            cleaner_dedupe_bytes: 128 << 20,
+            cleaner_io_buffer_bytes: 512 << 10,
+            cleaner_backoff: Duration::from_secs(15),
+            cleaner_io_bytes_per_second: u64::MAX,
             producer_id_expiration_ms: 86_400_000,
         }
     }
@@ -134,6 +149,27 @@ pub struct LogConfig {
     pub retention_ms: i64,
     /// Whether time and size retention apply (`cleanup.policy` contains `delete`).
     pub delete: bool,
+    /// Whether the log keeps the last value of every key only (`cleanup.policy` contains `compact`).
+    pub compact: bool,
+    /// The log is cleaned when more than this share of it is dirty (`min.cleanable.dirty.ratio`), millionths.
+    pub min_cleanable_dirty_millionths: u32,
+    /// A record stays as it is for at least so long (`min.compaction.lag.ms`), milliseconds.
+    pub min_compaction_lag_ms: i64,
+    /// The log is cleaned, and its active segment rolls, when a record has waited longer (`max.compaction.lag.ms`), milliseconds.
+    pub max_compaction_lag_ms: i64,
+    /// How long tombstones and transaction markers stay after the log was first cleaned up to them (`delete.retention.ms`), milliseconds.
+    pub delete_retention_ms: i64,
+}
+
+impl LogConfig {
+    /// When a segment rolls by time, milliseconds: soon enough that no record waits too long for compaction.
+    pub fn segment_ms_effective(&self) -> i64 {
+        if self.compact && self.max_compaction_lag_ms > 0 {
+            self.segment_ms.min(self.max_compaction_lag_ms)
+        } else {
+            self.segment_ms
+        }
+    }
 }
 
 impl Default for LogConfig {
@@ -146,6 +182,11 @@ impl Default for LogConfig {
             retention_bytes: -1,
             retention_ms: 168 * 3_600_000,
             delete: true,
+            compact: false,
+            min_cleanable_dirty_millionths: 500_000,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
+            delete_retention_ms: 86_400_000,
         }
     }
 }

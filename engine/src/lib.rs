@@ -4,6 +4,7 @@
 
 pub mod batch;
 pub mod checkpoint;
+mod cleaner;
 pub mod config;
 pub mod disk;
 pub mod engine;

@@ -120,7 +120,7 @@ impl<E: Environment> Shard<E> {
     }
 
     /// The wall-clock time that was last believed in an earlier life; after a change of the number of shards, what the first one believed.
-    async fn remembered_time(&self) -> Option<i64> {
+    pub(crate) async fn remembered_time(&self) -> Option<i64> {
         for shard in [self.config.shard, 0] {
             let path = self.remembered_time_path(shard)?;
             let bytes = self.env.disk().read_small(&path).await;

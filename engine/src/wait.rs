@@ -180,6 +180,18 @@ impl<F> Drop for OffsetWait<'_, F> {
     }
 }
 
+/// Gives everybody else who is ready a turn before going on.
+pub(crate) fn yield_now() -> impl Future<Output = ()> {
+    let mut yielded = false;
+    poll_fn(move |context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+}
+
 /// First come, first served: who holds the turn is alone until it is dropped.
 #[derive(Default)]
 pub(crate) struct Turnstile {

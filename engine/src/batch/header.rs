@@ -140,6 +140,12 @@ impl Attributes {
         self.with_bit(CONTROL_BIT, on)
     }
 
+    /// Saying, or not, that the base timestamp is a delete horizon.
+    #[must_use]
+    pub fn with_delete_horizon(self, on: bool) -> Self {
+        self.with_bit(DELETE_HORIZON_BIT, on)
+    }
+
     fn with_bit(self, bit: i16, on: bool) -> Self {
         Self(if on { self.0 | bit } else { self.0 & !bit })
     }

@@ -38,6 +38,27 @@ impl<'a> Record<'a> {
         (0..self.header_count).map_while(move |_| read_header(bytes, &mut at).ok())
     }
 
+    /// Appends the record to `out`, with its timestamp counted from elsewhere.
+    pub fn write(&self, timestamp_delta: i64, out: &mut Vec<u8>) {
+        let mut body = Vec::with_capacity(
+            self.key.map_or(0, <[u8]>::len)
+                + self.value.map_or(0, <[u8]>::len)
+                + self.headers.len()
+                + 32,
+        );
+        body.push(0);
+        varint::write_i64(&mut body, timestamp_delta);
+        varint::write_i64(&mut body, i64::from(self.offset_delta));
+        for field in [self.key, self.value] {
+            varint::write_i64(&mut body, field.map_or(-1, |field| field.len() as i64));
+            body.extend_from_slice(field.unwrap_or_default());
+        }
+        varint::write_i64(&mut body, i64::from(self.header_count));
+        body.extend_from_slice(self.headers);
+        varint::write_i64(out, body.len() as i64);
+        out.extend_from_slice(&body);
+    }
+
     /// Reads the record at `*at` and moves it past the record. The reason is given in words on failure.
     #[inline]
     pub fn read(bytes: &'a [u8], at: &mut usize) -> Result<Self, &'static str> {
@@ -123,6 +144,11 @@ impl<'a> Records<'a> {
             index: 0,
             count,
         }
+    }
+
+    /// Where the record after the last one given begins, in bytes.
+    pub fn position(&self) -> usize {
+        self.at
     }
 }
 

@@ -76,6 +76,11 @@ pub struct RecordBytes<'a> {
 }
 
 impl RecordBytes<'_> {
+    /// The records' bytes, one after the other.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The records in order.
     pub fn iter(&self) -> Records<'_> {
         Records::new(&self.bytes, self.count)

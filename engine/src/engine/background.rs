@@ -30,6 +30,9 @@ impl<E: Environment> Shard<E> {
         self.env
             .spawn("checkpoints", self.clone().run_checkpoints());
         self.env.spawn("retention", self.clone().run_retention());
+        if self.config.cleaner_enabled {
+            self.env.spawn("cleaner", self.clone().run_cleaner());
+        }
     }
 
     async fn run_write_behind(self: Rc<Self>) {

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use super::EngineError;
 use super::ballast::{BALLAST_FILE, is_full, may_pass};
 use super::shard::Shard;
-use crate::checkpoint::{LOG_START_FILE, RECOVERY_POINT_FILE, format_offsets, parse_offsets};
+use crate::checkpoint::{
+    CLEANER_OFFSET_FILE, LOG_START_FILE, RECOVERY_POINT_FILE, format_offsets, parse_offsets,
+};
 use crate::config::EngineConfig;
 use crate::disk::Disk;
 use crate::environment::Environment;
@@ -35,16 +37,19 @@ pub(crate) enum OffsetFile {
     RecoveryPoint,
     /// Where logs start after DeleteRecords and retention.
     LogStart,
+    /// How far compacted logs are clean.
+    Cleaned,
 }
 
 impl OffsetFile {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::RecoveryPoint, Self::LogStart];
+    pub const ALL: [Self; 3] = [Self::RecoveryPoint, Self::LogStart, Self::Cleaned];
 
     fn base_name(self) -> &'static str {
         match self {
             OffsetFile::RecoveryPoint => RECOVERY_POINT_FILE,
             OffsetFile::LogStart => LOG_START_FILE,
+            OffsetFile::Cleaned => CLEANER_OFFSET_FILE,
         }
     }
 
@@ -100,7 +105,7 @@ pub(super) async fn merge_checkpoints<E: Environment>(
 ) -> Result<(), EngineError> {
     let disk = env.disk();
     for directory in &config.log_dirs {
-        for which in [OffsetFile::RecoveryPoint, OffsetFile::LogStart] {
+        for which in OffsetFile::ALL {
             let prefix = format!("{}.", which.base_name());
             let entries = disk.list(directory).await?;
             // Each shard makes its own anew, and there may be fewer.
@@ -199,6 +204,7 @@ impl<E: Environment> Shard<E> {
         match which {
             OffsetFile::RecoveryPoint => &self.durable_points,
             OffsetFile::LogStart => &self.durable_starts,
+            OffsetFile::Cleaned => &self.durable_cleaned,
         }
     }
 
@@ -292,6 +298,21 @@ impl<E: Environment> Shard<E> {
         write.await
     }
 
+    /// Notes durably up to where a log is clean, if `still` holds when it is its turn.
+    pub(super) async fn write_cleaned(
+        &self,
+        log: &Log<E>,
+        offset: i64,
+        still: impl Fn() -> bool,
+    ) -> io::Result<()> {
+        let _turn = self.maintenance.enter().await;
+        let name = name_of(log.topic_partition());
+        let write = self.update_offsets(OffsetFile::Cleaned, log.directory_index(), |cleaned| {
+            still() && cleaned.insert(name, offset) != Some(offset)
+        });
+        write.await
+    }
+
     /// Lets the files speak of this shard's logs only, and say no more of them than what was found, durably: a truncation that the journal finished must not be
     /// forgotten, nor may what is said of a deleted log, or of another shard's, be taken for a later one's.
     pub(crate) async fn cap_offsets(&self) -> io::Result<()> {
@@ -309,6 +330,7 @@ impl<E: Environment> Shard<E> {
                         let found = match which {
                             OffsetFile::RecoveryPoint => log.state.borrow().recovery_point,
                             OffsetFile::LogStart => log.log_start_offset(),
+                            OffsetFile::Cleaned => log.log_end_offset(),
                         };
                         if let Some(offset) = offsets.get_mut(&name_of(log.topic_partition()))
                             && *offset > found

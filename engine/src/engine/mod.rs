@@ -5,6 +5,7 @@
 
 mod background;
 pub(crate) mod ballast;
+mod cleaner;
 mod directories;
 mod maintain;
 mod open;
@@ -17,6 +18,7 @@ pub(crate) mod shard;
 use std::io;
 use std::rc::Rc;
 
+pub use cleaner::CleanerCounters;
 pub use directories::{Prepared, prepare_directories};
 
 use crate::config::{EngineConfig, LogConfig};
@@ -136,6 +138,8 @@ pub struct EngineMetrics {
     pub logs_offline: usize,
     /// Open segment files.
     pub open_files: usize,
+    /// The cleaner's.
+    pub cleaner: CleanerCounters,
 }
 
 /// The shard that a partition belongs to, the same on every start with as many shards.
@@ -220,6 +224,11 @@ impl<E: Environment> Engine<E> {
         Ok(log)
     }
 
+    /// Lets the cleaner look at the logs now, as if it were `now_ms`; resolves when nothing is due any more, or something has to wait.
+    pub async fn clean_now(&self, now_ms: i64) {
+        self.shard.clean_what_is_due(now_ms).await;
+    }
+
     /// Counters and levels.
     pub fn metrics(&self) -> EngineMetrics {
         let logs = self.shard.logs.borrow();
@@ -231,6 +240,7 @@ impl<E: Environment> Engine<E> {
             logs: logs.len(),
             logs_offline: logs.values().filter(|log| log.failure().is_some()).count(),
             open_files: self.shard.open_files(),
+            cleaner: self.shard.cleaner.counters(),
         }
     }
 

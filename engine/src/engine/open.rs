@@ -66,6 +66,7 @@ impl<E: Environment> Engine<E> {
         phase("logs found");
         let starts = load_offsets(&shard, OffsetFile::LogStart).await?;
         let points = load_offsets(&shard, OffsetFile::RecoveryPoint).await?;
+        let cleaned = load_offsets(&shard, OffsetFile::Cleaned).await?;
 
         let mut logs = Vec::new();
         for (topic_partition, topic_id, directory) in found {
@@ -109,6 +110,7 @@ impl<E: Environment> Engine<E> {
         }
         *shard.durable_points.borrow_mut() = points;
         *shard.durable_starts.borrow_mut() = starts;
+        *shard.durable_cleaned.borrow_mut() = cleaned;
         stream::iter(&logs)
             .for_each_concurrent(OPEN_CONCURRENCY, |(log, plan)| async move {
                 if let Err(reason) = log.open_from_disk(plan).await {
@@ -176,6 +178,13 @@ impl<E: Environment> Engine<E> {
             remove_clean_marker(&env, &config).await?;
         }
         shard.set_journal(journal.clone());
+        for (key, view) in &views {
+            // As long as the journal says so, a start may begin there.
+            let log = shard.logs.borrow().get(key).cloned();
+            if let (Some(log), Some(offset)) = (log, view.truncated_to) {
+                log.note_truncation(offset, journal.last_sequence());
+            }
+        }
         let weak = Rc::downgrade(&shard);
         journal.on_failure(move |reason| {
             if let Some(shard) = weak.upgrade() {

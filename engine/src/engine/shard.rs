@@ -10,6 +10,7 @@ use std::rc::{Rc, Weak};
 use futures_util::future::{Either, select};
 
 use super::ballast::Ballast;
+use super::cleaner::CleanerState;
 use super::maintain::Offsets;
 use super::registry::Registry;
 use crate::config::EngineConfig;
@@ -65,6 +66,10 @@ pub(crate) struct Shard<E: Environment> {
     pub durable_points: RefCell<Vec<Offsets>>,
     /// Log start offsets as each log directory's file has them.
     pub durable_starts: RefCell<Vec<Offsets>>,
+    /// How far logs are compacted, as each log directory's file has it.
+    pub durable_cleaned: RefCell<Vec<Offsets>>,
+    /// What the cleaner goes by.
+    pub cleaner: CleanerState,
     /// A log has become dirty that no checkpoint waits for yet.
     pub dirtied: Signal,
     /// Indexes of sealed segments in memory, in the order in which they were read, with their size in bytes.
@@ -78,8 +83,10 @@ impl<E: Environment> Shard<E> {
     /// A shard without logs and journal.
     pub fn new(env: E, config: EngineConfig) -> Rc<Self> {
         let idle_bytes = (config.tail_cache_bytes / 8).min(16 << 20) as usize;
+        let cleaner = CleanerState::new(&config, env.now());
         Rc::new(Self {
             env,
+            cleaner,
             pool: MemoryPool::new(idle_bytes),
             journal: RefCell::new(None),
             logs: RefCell::default(),
@@ -101,6 +108,7 @@ impl<E: Environment> Shard<E> {
             maintenance: crate::wait::Turnstile::default(),
             durable_points: RefCell::new(config.log_dirs.iter().map(|_| Offsets::new()).collect()),
             durable_starts: RefCell::new(config.log_dirs.iter().map(|_| Offsets::new()).collect()),
+            durable_cleaned: RefCell::new(config.log_dirs.iter().map(|_| Offsets::new()).collect()),
             dirtied: Signal::default(),
             loaded_indexes: RefCell::default(),
             config,
@@ -324,7 +332,7 @@ impl<E: Environment> Shard<E> {
             let files = state
                 .segments
                 .values()
-                .filter(|segment| segment.file.is_some());
+                .filter(|segment| segment.file.is_some() && !segment.pinned);
             open.extend(files.map(|segment| (segment.used, log.clone(), segment.base_offset)));
         }
         open.sort_unstable_by_key(|(used, ..)| *used);
@@ -370,6 +378,7 @@ impl<E: Environment> Shard<E> {
                 && let Ok(mut state) = log.state.try_borrow_mut()
                 && let Some(segment) = state.segments.get_mut(&base)
                 && segment.sealed
+                && !segment.pinned
             {
                 segment.indexes = None;
             }

@@ -342,6 +342,11 @@ impl<E: Environment> Journal<E> {
         done.map(|()| (sequence, mark))
     }
 
+    /// At the next start nothing before this sequence counts.
+    pub fn durable_oldest_live(&self) -> u64 {
+        self.state.borrow().durable_oldest_live
+    }
+
     /// The largest sequence used.
     pub fn last_sequence(&self) -> u64 {
         self.state.borrow().next_sequence - 1

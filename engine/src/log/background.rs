@@ -159,8 +159,10 @@ impl<E: Environment> Log<E> {
             create: false,
             ..OpenOptions::SEGMENT
         };
+        let replacements = self.replacements.get();
         let file = open_log_file(&self.shard.env, &self.path(), base, options).await?;
-        if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base)
+        if self.replacements.get() == replacements
+            && let Some(segment) = self.state.borrow_mut().segments.get_mut(&base)
             && segment.file.is_none()
         {
             segment.file = Some(file.clone());

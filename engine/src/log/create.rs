@@ -72,6 +72,9 @@ impl<E: Environment> Log<E> {
             aging: Cell::new(false),
             essential: Cell::new(false),
             presence: Cell::new(Presence::Here),
+            replacements: Cell::new(0),
+            truncating: Cell::new(false),
+            truncated: Cell::new(None),
             me: me.clone(),
             shard,
         })
@@ -95,7 +98,8 @@ impl<E: Environment> Log<E> {
         end > config.segment_bytes.min(SEGMENT_BYTES_LIMIT)
             || header.last_offset() - segment.base_offset > i64::from(i32::MAX)
             || segment.first_timestamp.is_some_and(|first| {
-                first >= 0 && header.max_timestamp.saturating_sub(first) > config.segment_ms
+                first >= 0
+                    && header.max_timestamp.saturating_sub(first) > config.segment_ms_effective()
             })
             || segment
                 .indexes

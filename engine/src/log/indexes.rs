@@ -51,7 +51,11 @@ impl<E: Environment> Log<E> {
     }
 
     /// The header of the batch at `position`; `None` when there is none.
-    async fn header_at(&self, base: i64, position: u64) -> Result<Option<BatchHeader>, ReadError> {
+    pub(super) async fn header_at(
+        &self,
+        base: i64,
+        position: u64,
+    ) -> Result<Option<BatchHeader>, ReadError> {
         let place = Place {
             segment: base,
             position,
@@ -93,7 +97,12 @@ impl<E: Environment> Log<E> {
             }
         };
         let used = self.shard.tick();
+        let replacements = self.replacements.get();
         let read = read_indexes(&self.shard.env, &self.path(), base, settings).await;
+        if self.replacements.get() != replacements {
+            // These may be those of another segment by now, which has its own.
+            return Ok(());
+        }
         let stored =
             read.map_err(|error| ReadError::Log(self.storage_error("reading an index", &error)))?;
         if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
@@ -133,6 +142,7 @@ impl<E: Environment> Log<E> {
                 held.map(|indexes| indexes.transactions.clone()),
             )
         };
+        let replacements = self.replacements.get();
         let mut indexes = SegmentIndexes::new(base, settings);
         indexes.transactions = match held.or(stored) {
             Some(transactions) => transactions,
@@ -146,7 +156,11 @@ impl<E: Environment> Log<E> {
                         .on_append(header, at as u32)
                         .map_err(|error| error.to_string())
                 })
-                .await?;
+                .await;
+            if self.replacements.get() != replacements {
+                return Ok(());
+            }
+            let next = next?;
             if next == position {
                 break;
             }

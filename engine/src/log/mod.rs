@@ -7,6 +7,8 @@
 mod append;
 mod background;
 mod checkpoint;
+pub(crate) mod clean;
+mod clean_files;
 mod create;
 mod end;
 pub(crate) mod flush;
@@ -17,6 +19,7 @@ mod read;
 pub(crate) mod replay;
 mod retain;
 mod stable;
+mod swap;
 pub(crate) mod tail;
 mod truncate;
 mod types;
@@ -64,6 +67,12 @@ pub struct Log<E: Environment> {
     essential: Cell<bool>,
     /// Whether it is about to leave the shard.
     presence: Cell<Presence>,
+    /// How often segments were put in the place of others: who reads by places in segments starts again.
+    replacements: Cell<u64>,
+    /// A truncation is under way: no segment may be replaced.
+    truncating: Cell<bool>,
+    /// Where the journal may truncate the log to at the next start, and the last of its entries that may say so.
+    truncated: Cell<Option<(i64, u64)>>,
     /// Itself, for the shard's lines.
     me: Weak<Log<E>>,
 }

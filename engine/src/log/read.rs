@@ -2,7 +2,7 @@
 //!
 //! The place of an offset comes from the segment's offset index, which is a hint: the batch header found there must agree, else the index is rebuilt. Nothing beyond the
 //! limit is served. Offset and length lie outside a batch's checksum, so each header from a file must fit between its neighbours; and a read that finds nothing below its limit
-//! has met damage, never an end. A read that was overtaken by a truncation starts again.
+//! has met damage, never an end. A read that was overtaken by a truncation, or by segments that took the place of others, starts again.
 
 use std::io;
 
@@ -207,6 +207,7 @@ impl<E: Environment> Log<E> {
         loop {
             self.check_online()?;
             let truncations = self.flush.truncations();
+            let replacements = self.replacements.get();
             let wanted = match self.wanted(start_offset, max_bytes, min_one, limit)? {
                 Ok(wanted) => wanted,
                 Err(empty) => return Ok(empty),
@@ -214,6 +215,7 @@ impl<E: Environment> Log<E> {
             let found = self.read_from(&wanted).await;
             // Whatever was found, something has been removed meanwhile.
             if self.flush.truncations() != truncations
+                || self.replacements.get() != replacements
                 || self.flush.closed().is_some()
                 || self.log_start_offset() > start_offset
             {
@@ -319,6 +321,7 @@ impl<E: Environment> Log<E> {
 
     /// Reads from one segment.
     async fn read_segment(&self, base: i64, wanted: &Wanted) -> Result<Segmental, ReadError> {
+        let replacements = self.replacements.get();
         let mut entry = self.index_entry(base, wanted.start_offset).await?;
         let mut position = u64::from(entry.position);
         let mut floor = base;
@@ -341,6 +344,10 @@ impl<E: Environment> Log<E> {
                 Step::Beyond => return Ok(Segmental::Beyond),
                 Step::Nothing(reached) => return Ok(Segmental::End(reached)),
                 Step::GoOn(next, reached) => (position, floor) = (next, reached),
+                // Nothing is wrong with it: it lies elsewhere now, and the read starts again.
+                Step::NoBatch(_) if self.replacements.get() != replacements => {
+                    return Ok(Segmental::Beyond);
+                }
                 Step::NoBatch(reason) if rebuilt || last_offset.is_none() => {
                     return Err(self.corrupt(
                         wanted.start_offset,

@@ -49,6 +49,12 @@ impl<E: Environment> Log<E> {
             .list(&directory)
             .await
             .map_err(|error| error.to_string())?;
+        let entries = if self.settle_swaps(&entries).await? {
+            let listed = self.shard.env.disk().list(&directory).await;
+            listed.map_err(|error| error.to_string())?
+        } else {
+            entries
+        };
         let mut bases = Vec::new();
         let mut snapshots = Vec::new();
         let mut transactions = BTreeSet::new();

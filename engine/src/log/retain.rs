@@ -145,7 +145,12 @@ impl<E: Environment> Log<E> {
     /// Applies retention by time (when the clock can be believed: `now_ms`) and by size.
     pub(crate) async fn apply_retention(&self, now_ms: Option<i64>) -> Result<(), ReadError> {
         let config = self.config();
-        if !config.delete || self.flush.closed().is_some() {
+        if self.flush.closed().is_some() {
+            return Ok(());
+        }
+        if !config.delete {
+            // Only what lies before the log's start, which may have been moved while the policy was another.
+            self.remove_segments_before_start().await?;
             return Ok(());
         }
         let mut start = None;

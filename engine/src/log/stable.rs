@@ -182,28 +182,38 @@ impl<E: Environment> Log<E> {
         if from_offset >= upto_offset {
             return Ok(Vec::new());
         }
+        loop {
+            let replacements = self.replacements.get();
+            let found = self.aborted_between(from_offset, upto_offset).await;
+            // Otherwise segments took the place of others meanwhile, and with them what their indexes know.
+            if self.replacements.get() == replacements {
+                let entries = found?.into_iter();
+                return Ok(entries
+                    .map(|entry| (entry.producer_id, entry.first_offset))
+                    .collect());
+            }
+        }
+    }
+
+    async fn aborted_between(
+        &self,
+        from: i64,
+        upto: i64,
+    ) -> Result<Vec<AbortedTransaction>, ReadError> {
         let mut found = Vec::new();
         let mut base = {
             let state = self.state.borrow();
-            state
-                .segment_of(from_offset)
-                .map(|segment| segment.base_offset)
+            state.segment_of(from).map(|segment| segment.base_offset)
         };
         // The marker may lie in any later segment.
         while let Some(at) = base {
-            if self
-                .aborted_in_segment(at, from_offset, upto_offset, &mut found)
-                .await?
-            {
+            if self.aborted_in_segment(at, from, upto, &mut found).await? {
                 break;
             }
             let state = self.state.borrow();
             base = state.segments.range(at + 1..).next().map(|(base, _)| *base);
         }
-        Ok(found
-            .into_iter()
-            .map(|entry| (entry.producer_id, entry.first_offset))
-            .collect())
+        Ok(found)
     }
 
     /// Adds what one segment's index knows; true when no later one can know more.
@@ -229,6 +239,7 @@ impl<E: Environment> Log<E> {
             // It is asked for again and again: keep it.
             Some(_) => {}
             None => {
+                let replacements = self.replacements.get();
                 let failed = |error: std::io::Error| {
                     ReadError::Log(self.storage_error("reading an index", &error))
                 };
@@ -247,6 +258,7 @@ impl<E: Environment> Log<E> {
                 if let Some(index) = index {
                     if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base)
                         && segment.sealed
+                        && self.replacements.get() == replacements
                     {
                         segment.lowest_aborted = Some(index.lowest_first_offset());
                     }

@@ -3,12 +3,14 @@
 //! Pure and single-threaded. The log asks [`ProducerStates::check`] before it appends a batch and calls [`ProducerStates::record`] once the batch has its offset; flushing is not
 //! known here, a duplicate is answered with the offset that follows the original, which the caller waits for. Tables are bounded ([`ProducerLimits`]) and survive restarts by snapshots in Kafka's format.
 
+mod last;
 mod rules;
 mod snapshot;
 mod table;
 mod transactional;
 mod verification;
 
+pub use last::LastOfProducer;
 pub use rules::{
     BATCHES_KEPT, Duplicate, ProducerBatch, ProducerEvent, SequenceCheck, SequenceError,
 };

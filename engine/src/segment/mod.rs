@@ -55,6 +55,8 @@ pub(crate) struct Segment<E: Environment> {
     pub has_transaction_file: bool,
     /// Where the first of the transactions begins that were aborted in it; known only of a sealed segment whose index was looked at.
     pub lowest_aborted: Option<i64>,
+    /// Its files are on their way to their final names: file and indexes stay in memory.
+    pub pinned: bool,
 }
 
 impl<E: Environment> Segment<E> {
@@ -75,6 +77,7 @@ impl<E: Environment> Segment<E> {
             durable_index_entries: None,
             has_transaction_file: false,
             lowest_aborted: None,
+            pinned: false,
         }
     }
 
@@ -165,6 +168,12 @@ impl EncodedIndexes {
     /// Whether the transaction index is among them.
     pub fn has_transactions(&self) -> bool {
         self.transactions.is_some()
+    }
+
+    /// Offset index, time index, and transaction index if it is among them.
+    pub fn all(&self) -> [Option<&[u8]>; 3] {
+        let transactions = self.transactions.as_deref();
+        [Some(&self.offsets), Some(&self.times), transactions]
     }
 }
 

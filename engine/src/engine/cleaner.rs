@@ -1,0 +1,228 @@
+//! The cleaner of a shard: one task that looks for the dirtiest compacted log, cleans it, notes how far, and goes on until nothing is due.
+//!
+//! It works in short stretches and under a limit of bytes a second, and halves its share while the journal is busy. A log that cannot be cleaned is left alone until the next start, and
+//! counted. How far a log is clean stands in `cleaner-offset-checkpoint`; losing that costs work, nothing else.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use super::ballast::is_full;
+use super::maintain::name_of;
+use super::shard::{LogKey, Shard};
+use crate::cleaner::range::DirtyRange;
+use crate::cleaner::throttle::{Pause, Throttle};
+use crate::config::EngineConfig;
+use crate::environment::Environment;
+use crate::log::Log;
+use crate::log::clean::{CleanFailure, Cleaned};
+use crate::retention::ClockGuard;
+
+/// What the cleaner of a shard has done since the start, and how it stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CleanerCounters {
+    /// Passes over a log that came to their end.
+    pub passes: u64,
+    /// Bytes of segments that cleaned ones took the place of.
+    pub replaced_bytes: u64,
+    /// Bytes of the cleaned segments.
+    pub kept_bytes: u64,
+    /// Logs that cannot be cleaned until the next start.
+    pub uncleanable: u64,
+    /// Share of the dirtiest log that is dirty, when last looked at, percent.
+    pub max_dirty_percent: u64,
+}
+
+/// What the shard keeps for its cleaner.
+pub(crate) struct CleanerState {
+    throttle: RefCell<Throttle>,
+    /// Entries of the journal when the last stretch of work ended.
+    journal_entries: Cell<u64>,
+    counters: Cell<CleanerCounters>,
+    uncleanable: RefCell<BTreeSet<LogKey>>,
+    /// That there is no space was said.
+    told_short: Cell<bool>,
+}
+
+impl CleanerState {
+    /// Nothing done yet.
+    pub fn new(config: &EngineConfig, now_us: u64) -> Self {
+        Self {
+            throttle: RefCell::new(Throttle::new(config.cleaner_io_bytes_per_second, now_us)),
+            journal_entries: Cell::new(0),
+            counters: Cell::default(),
+            uncleanable: RefCell::default(),
+            told_short: Cell::new(false),
+        }
+    }
+
+    /// So many bytes were worked on; what to do before going on. `journal_entries` shows whether others are busy.
+    pub fn done(&self, bytes: u64, now_us: u64, journal_entries: u64) -> Pause {
+        let busy = self.journal_entries.get() != journal_entries;
+        let pause = self.throttle.borrow_mut().done(bytes, now_us, busy);
+        if pause != Pause::None {
+            self.journal_entries.set(journal_entries);
+        }
+        pause
+    }
+
+    /// The pause is over.
+    pub fn resumed(&self, now_us: u64) {
+        self.throttle.borrow_mut().resumed(now_us);
+    }
+
+    /// Counters and levels.
+    pub fn counters(&self) -> CleanerCounters {
+        self.counters.get()
+    }
+
+    fn count(&self, change: impl FnOnce(&mut CleanerCounters)) {
+        let mut counters = self.counters.get();
+        change(&mut counters);
+        self.counters.set(counters);
+    }
+}
+
+impl<E: Environment> Shard<E> {
+    /// The cleaner's task.
+    pub(super) async fn run_cleaner(self: Rc<Self>) {
+        let remembered = self.remembered_time().await;
+        let monotonic_ms = |shard: &Self| (shard.env.now() / 1000) as i64;
+        let mut guard = ClockGuard::new(
+            self.config.clock_jump,
+            self.config.clock_jump_confirmation,
+            monotonic_ms(&self),
+            self.env.wall_clock_ms(),
+            remembered,
+        );
+        loop {
+            self.sleep_or_stop(self.config.cleaner_backoff).await;
+            if self.stopping.get() {
+                return;
+            }
+            // A tombstone that goes too early is missed by who has not read it yet: no clock is believed blindly.
+            let Some(now_ms) = guard.judge(monotonic_ms(&self), self.env.wall_clock_ms()) else {
+                continue;
+            };
+            self.clean_what_is_due(now_ms).await;
+        }
+    }
+
+    /// Cleans one log after the other, the dirtiest first, until none is due or one is not done.
+    pub(crate) async fn clean_what_is_due(&self, now_ms: i64) {
+        while let Some((log, range)) = self.dirtiest_log(now_ms).await {
+            if self.stopping.get() || !self.clean_log(&log, &range, now_ms).await {
+                return;
+            }
+        }
+    }
+
+    async fn dirtiest_log(&self, now_ms: i64) -> Option<(Rc<Log<E>>, DirtyRange)> {
+        {
+            let logs = self.logs.borrow();
+            let mut uncleanable = self.cleaner.uncleanable.borrow_mut();
+            uncleanable.retain(|key| logs.contains_key(key));
+            let count = uncleanable.len() as u64;
+            self.cleaner.count(|counters| counters.uncleanable = count);
+        }
+        let mut dirtiest: Option<(Rc<Log<E>>, DirtyRange)> = None;
+        let mut max_dirty_percent = 0;
+        for log in self.all_logs() {
+            let compact = log.state.borrow().config.compact;
+            if !compact || log.is_retiring() || log.failure().is_some() || self.is_uncleanable(&log)
+            {
+                continue;
+            }
+            let cleaned_to = self.cleaned_to(&log);
+            let range = match log.dirty_range(cleaned_to, now_ms).await {
+                Ok(range) => range,
+                Err(failure) => {
+                    self.cleaning_failed(&log, failure);
+                    continue;
+                }
+            };
+            max_dirty_percent = max_dirty_percent.max(range.dirty_percent());
+            let least = log.state.borrow().config.min_cleanable_dirty_millionths;
+            if range.is_due(least)
+                && dirtiest
+                    .as_ref()
+                    .is_none_or(|(_, most)| range.dirty_millionths() > most.dirty_millionths())
+            {
+                dirtiest = Some((log, range));
+            }
+        }
+        self.cleaner
+            .count(|counters| counters.max_dirty_percent = max_dirty_percent);
+        dirtiest
+    }
+
+    /// One pass; whether another log may follow.
+    async fn clean_log(&self, log: &Rc<Log<E>>, range: &DirtyRange, now_ms: i64) -> bool {
+        let cleaned = match log.clean(range, now_ms).await {
+            Ok(cleaned) => cleaned,
+            Err(failure) => return self.cleaning_failed(log, failure),
+        };
+        self.cleaner.told_short.set(false);
+        self.cleaner.count(|counters| {
+            counters.passes += 1;
+            counters.replaced_bytes += cleaned.replaced_bytes;
+            counters.kept_bytes += cleaned.kept_bytes;
+        });
+        tracing::debug!(log = %log.topic_partition(), ?cleaned, "cleaned");
+        match self.write_cleaned_to(log, &cleaned).await {
+            Ok(()) => true,
+            Err(error) => {
+                // The next pass begins where this one did.
+                tracing::warn!(log = %log.topic_partition(), "how far it was cleaned cannot be noted: {error}");
+                false
+            }
+        }
+    }
+
+    /// Says what kept a log from being cleaned; whether another one may be tried.
+    fn cleaning_failed(&self, log: &Rc<Log<E>>, failure: CleanFailure) -> bool {
+        match failure {
+            CleanFailure::Interrupted(reason) => {
+                tracing::debug!(log = %log.topic_partition(), "cleaning ends early: {reason}");
+                false
+            }
+            CleanFailure::Short(error) => {
+                if !self.cleaner.told_short.replace(true) {
+                    let what = if is_full(&error) {
+                        "space"
+                    } else {
+                        "descriptors"
+                    };
+                    tracing::warn!(log = %log.topic_partition(), "cleaning has to wait for {what}: {error}");
+                }
+                false
+            }
+            CleanFailure::Uncleanable(reason) => {
+                tracing::error!(log = %log.topic_partition(), "it is not cleaned any more until the next start: {reason}");
+                let mut uncleanable = self.cleaner.uncleanable.borrow_mut();
+                uncleanable.insert((log.topic_id(), log.topic_partition().partition));
+                let count = uncleanable.len() as u64;
+                self.cleaner.count(|counters| counters.uncleanable = count);
+                true
+            }
+        }
+    }
+
+    fn is_uncleanable(&self, log: &Log<E>) -> bool {
+        let key = (log.topic_id(), log.topic_partition().partition);
+        self.cleaner.uncleanable.borrow().contains(&key)
+    }
+
+    fn cleaned_to(&self, log: &Log<E>) -> Option<i64> {
+        let cleaned = self.durable_cleaned.borrow();
+        let here = cleaned.get(log.directory_index())?;
+        here.get(&name_of(log.topic_partition())).copied()
+    }
+
+    async fn write_cleaned_to(&self, log: &Log<E>, cleaned: &Cleaned) -> std::io::Result<()> {
+        self.write_cleaned(log, cleaned.end_offset, || {
+            log.check_cleanable(cleaned.truncations).is_ok()
+        })
+        .await
+    }
+}
