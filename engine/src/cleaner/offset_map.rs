@@ -40,11 +40,6 @@ impl OffsetMap {
         (self.words.len() / WORDS * LOAD_PERCENT / 100).max(1)
     }
 
-    /// Keys in it.
-    pub fn len(&self) -> usize {
-        self.used
-    }
-
     /// Notes that `key` is at `offset`, which is above all offsets noted before; false where there is no room for another key.
     #[must_use]
     pub fn put(&mut self, key: &[u8], offset: i64) -> bool {
@@ -117,7 +112,7 @@ mod tests {
                     model.insert(*key, offset as i64);
                 }
             }
-            prop_assert_eq!(map.len(), model.len());
+            prop_assert_eq!(map.used, model.len());
             for key in 0..300u16 {
                 prop_assert_eq!(map.get(&key.to_be_bytes()), model.get(&key).copied());
             }

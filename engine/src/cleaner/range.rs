@@ -118,8 +118,7 @@ pub(crate) fn groups(segments: &[SegmentFacts], limits: GroupLimits) -> Vec<Rang
     let mut groups: Vec<Range<usize>> = Vec::new();
     let (mut bytes, mut base) = (0, 0);
     for (number, segment) in segments.iter().enumerate() {
-        let fits = bytes + segment.size <= bytes_max
-            && segment.end - base <= i64::from(i32::MAX);
+        let fits = bytes + segment.size <= bytes_max && segment.end - base <= i64::from(i32::MAX);
         match groups.last_mut() {
             Some(group) if fits => {
                 group.end = number + 1;
