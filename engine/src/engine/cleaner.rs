@@ -17,6 +17,7 @@ use crate::environment::Environment;
 use crate::log::Log;
 use crate::log::clean::{CleanFailure, Cleaned};
 use crate::retention::ClockGuard;
+use crate::wait::Turnstile;
 
 /// What the cleaner of a shard has done since the start, and how it stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub(crate) struct CleanerState {
     journal_entries: Cell<u64>,
     counters: Cell<CleanerCounters>,
     uncleanable: RefCell<BTreeSet<LogKey>>,
+    /// One pass at a time.
+    turn: Turnstile,
     /// That there is no space was said.
     told_short: Cell<bool>,
 }
@@ -52,6 +55,7 @@ impl CleanerState {
             journal_entries: Cell::new(0),
             counters: Cell::default(),
             uncleanable: RefCell::default(),
+            turn: Turnstile::default(),
             told_short: Cell::new(false),
         }
     }
@@ -110,6 +114,7 @@ impl<E: Environment> Shard<E> {
 
     /// Cleans one log after the other, the dirtiest first, until none is due or one is not done.
     pub(crate) async fn clean_what_is_due(&self, now_ms: i64) {
+        let _turn = self.cleaner.turn.enter().await;
         while let Some((log, range)) = self.dirtiest_log(now_ms).await {
             if self.stopping.get() || !self.clean_log(&log, &range, now_ms).await {
                 return;

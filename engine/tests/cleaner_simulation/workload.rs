@@ -409,7 +409,7 @@ async fn truncate(env: &SimEnvironment, log: &SimLog, model: &Shared, number: us
     let mut model = model.borrow_mut();
     let expected = model.log(number);
     expected.truncating_to = None;
-    expected.truncate(now_ends);
+    expected.truncated(now_ends);
     expected.start = expected.start.min(now_ends);
     expected.start_asked = expected.start_asked.min(now_ends);
 }
