@@ -152,6 +152,16 @@ pub struct ShardMetrics {
     pub tail_cache_bytes_max: Counter,
     /// Bytes written to segment files.
     pub written_behind_bytes: Counter,
+    /// Passes of compaction over a partition.
+    pub cleaner_passes: Counter,
+    /// Bytes of segments that compacted ones took the place of.
+    pub cleaner_replaced_bytes: Counter,
+    /// Bytes of those compacted segments.
+    pub cleaner_kept_bytes: Counter,
+    /// Partitions that cannot be compacted until the next start.
+    pub cleaner_uncleanable: Counter,
+    /// Share of the shard's dirtiest compacted partition that is not compacted, percent.
+    pub cleaner_max_dirty_percent: Counter,
     /// Partitions whose log is offline; the log says why.
     pub logs_offline: Counter,
     /// Segment files open.
@@ -200,6 +210,11 @@ impl Default for ShardMetrics {
             tail_cache_bytes: zero(),
             tail_cache_bytes_max: zero(),
             written_behind_bytes: zero(),
+            cleaner_passes: zero(),
+            cleaner_replaced_bytes: zero(),
+            cleaner_kept_bytes: zero(),
+            cleaner_uncleanable: zero(),
+            cleaner_max_dirty_percent: zero(),
             logs_offline: zero(),
             open_files: zero(),
             lag: lag::Part::default(),
@@ -269,6 +284,11 @@ impl ShardMetrics {
         ("ringlog_tail_cache_bytes", "gauge", "Bytes of recent batches held in memory.", |m| m.tail_cache_bytes.get()),
         ("ringlog_tail_cache_limit_bytes", "gauge", "Limit of ringlog_tail_cache_bytes (memory.tail.cache.bytes).", |m| m.tail_cache_bytes_max.get()),
         ("ringlog_segment_written_bytes_total", "counter", "Bytes written to segment files.", |m| m.written_behind_bytes.get()),
+        ("ringlog_cleaner_passes_total", "counter", "Passes of compaction over a partition.", |m| m.cleaner_passes.get()),
+        ("ringlog_cleaner_replaced_bytes_total", "counter", "Bytes of segments that compacted ones took the place of.", |m| m.cleaner_replaced_bytes.get()),
+        ("ringlog_cleaner_kept_bytes_total", "counter", "Bytes of those compacted segments.", |m| m.cleaner_kept_bytes.get()),
+        ("ringlog_cleaner_uncleanable_partitions", "gauge", "Partitions that cannot be compacted until the next start; the log says why.", |m| m.cleaner_uncleanable.get()),
+        ("ringlog_cleaner_max_dirty_percent", "gauge", "Share of the shard's dirtiest compacted partition that is not compacted.", |m| m.cleaner_max_dirty_percent.get()),
         ("ringlog_logs_offline", "gauge", "Partitions whose log is offline; the log says why.", |m| m.logs_offline.get()),
         ("ringlog_segment_files_open", "gauge", "Segment files open.", |m| m.open_files.get()),
         ("ringlog_groups", "gauge", "Groups that the shard coordinates.", |m| m.groups.get()),

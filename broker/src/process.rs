@@ -378,6 +378,17 @@ fn engine_config(common: &Common, shard: usize, descriptors: Descriptors) -> Eng
         retention_check_interval: milliseconds("log.retention.check.interval.ms"),
         file_delete_delay: milliseconds("log.segment.delete.delay.ms"),
         producer_id_expiration_ms: config.number("producer.id.expiration.ms"),
+        cleaner_enabled: config
+            .get("log.cleaner.enable")
+            .eq_ignore_ascii_case("true"),
+        cleaner_dedupe_bytes: config.number("log.cleaner.dedupe.buffer.size") as u64 / shards,
+        cleaner_io_buffer_bytes: config.number("log.cleaner.io.buffer.size") as usize
+            / common.shards,
+        cleaner_backoff: milliseconds("log.cleaner.backoff.ms"),
+        cleaner_io_bytes_per_second: rate(
+            config.get("log.cleaner.io.max.bytes.per.second"),
+            shards,
+        ),
         ..EngineConfig::new(
             common
                 .log_dirs
@@ -387,6 +398,13 @@ fn engine_config(common: &Common, shard: usize, descriptors: Descriptors) -> Eng
         )
         .with_journal_bytes(config.journal_bytes_max / shards)
     }
+}
+
+/// A shard's share of a rate that is given as a number of any size; the largest whole number stands for none.
+fn rate(text: &str, shards: u64) -> u64 {
+    let all: f64 = text.trim().parse().unwrap_or(f64::MAX);
+    // What does not fit becomes the largest number.
+    (all / shards as f64) as u64
 }
 
 type Bound = (TcpListener, Arc<str>);

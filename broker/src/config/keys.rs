@@ -95,6 +95,11 @@ const BYTES: Kind = Kind::Long {
     min: 1 << 20,
     max: 1 << 50,
 };
+/// From room for the few keys of one batch on.
+const CLEANER_BYTES: Kind = Kind::Long {
+    min: 1 << 10,
+    max: 1 << 50,
+};
 const RATIO: Kind = Kind::Double { min: 0.0, max: 1.0 };
 const NEVER: &str = "9223372036854775807";
 
@@ -125,11 +130,16 @@ pub const BROKER: &[Key] = &[
     key("unclean.leader.election.enable", Kind::Boolean, "false", ClusterWide, High, "Accepted until there is replication: whether a replica outside the in-sync set may lead when no other is left, losing records."),
     // Logs.
     key("compression.type", COMPRESSION, "producer", ClusterWide, High, "`producer` keeps batches as they were sent, the only value that is acted on."),
-    key("log.cleaner.delete.retention.ms", LONG_0, "86400000", ClusterWide, Medium, "Accepted until there is compaction: how long a compacted topic keeps tombstones."),
-    key("log.cleaner.max.compaction.lag.ms", LONG_1, NEVER, ClusterWide, Medium, "Accepted until there is compaction: longest time a record of a compacted topic stays uncompacted."),
-    key("log.cleaner.min.cleanable.ratio", RATIO, "0.5", ClusterWide, Medium, "Accepted until there is compaction: share of a compacted log that must be uncompacted before it is compacted."),
-    key("log.cleaner.min.compaction.lag.ms", LONG_0, "0", ClusterWide, Medium, "Accepted until there is compaction: shortest time a record of a compacted topic stays uncompacted."),
-    key("log.cleanup.policy", CLEANUP, "delete", ClusterWide, Medium, "What happens to old segments: `delete` by time and size. `compact` is accepted and asks every record for a key, but nothing is compacted yet."),
+    key("log.cleaner.backoff.ms", LONG_0, "15000", ReadOnly, Medium, "How long the cleaner rests when no compacted log is due."),
+    key("log.cleaner.dedupe.buffer.size", CLEANER_BYTES, "134217728", ReadOnly, Medium, "Memory for the keys that one pass compacts, shared among the shards: 39,321 keys a MiB. It is taken only as far as a pass needs it; what does not fit waits for the next pass."),
+    key("log.cleaner.delete.retention.ms", LONG_0, "86400000", ClusterWide, Medium, "How long tombstones, and markers of transactions without records, stay after the log was first compacted up to them."),
+    key("log.cleaner.enable", Kind::Boolean, "true", ReadOnly, Medium, "Whether compacted logs are compacted."),
+    key("log.cleaner.io.buffer.size", INT_0, "524288", ReadOnly, Medium, "Memory for reading and writing while a log is compacted, shared among the shards; each takes 128 KiB at least."),
+    key("log.cleaner.io.max.bytes.per.second", Kind::Double { min: 1.0, max: f64::MAX }, "1.7976931348623157E308", ReadOnly, Medium, "Most bytes a second that compaction reads and writes, shared among the shards."),
+    key("log.cleaner.max.compaction.lag.ms", LONG_1, NEVER, ClusterWide, Medium, "A log is compacted, and its active segment rolls with the next record, when a record has waited longer."),
+    key("log.cleaner.min.cleanable.ratio", RATIO, "0.5", ClusterWide, Medium, "A log is compacted when more than this share of it is not."),
+    key("log.cleaner.min.compaction.lag.ms", LONG_0, "0", ClusterWide, Medium, "A record stays uncompacted for at least so long."),
+    key("log.cleanup.policy", CLEANUP, "delete", ClusterWide, Medium, "What happens to old records: `delete` removes segments by time and size, `compact` keeps the last value of every key, both together do both."),
     key("log.flush.interval.messages", LONG_1, NEVER, ClusterWide, High, "Accepted, and always exceeded: every record is on the medium before it is acknowledged."),
     key("log.flush.interval.ms", LONG_0, NEVER, ClusterWide, High, "Accepted, and always exceeded: every record is on the medium before it is acknowledged."),
     key("log.index.interval.bytes", INT_0, "4096", ClusterWide, Medium, "Bytes of log between two entries of the offset index."),

@@ -168,6 +168,13 @@ pub fn log_config(config: &BrokerConfig, image: &Image, topic: &str) -> LogConfi
         retention_bytes: number("retention.bytes"),
         retention_ms: number("retention.ms"),
         delete: split_list(&policy).any(|item| item == "delete"),
+        compact: split_list(&policy).any(|item| item == "compact"),
+        min_cleanable_dirty_millionths: millionths(
+            &effective("min.cleanable.dirty.ratio", config, image, topic).value,
+        ),
+        min_compaction_lag_ms: number("min.compaction.lag.ms"),
+        max_compaction_lag_ms: number("max.compaction.lag.ms"),
+        delete_retention_ms: number("delete.retention.ms"),
     }
 }
 
@@ -199,6 +206,12 @@ fn produce_rules(config: &BrokerConfig, image: &Image, topic: &str) -> ProduceRu
         decompressed_bytes_max: config.decompressed_bytes_max,
         ..ProduceRules::default()
     }
+}
+
+/// A share from 0 to 1 in millionths.
+fn millionths(text: &str) -> u32 {
+    let share: f64 = text.trim().parse().unwrap_or(0.5);
+    (share.clamp(0.0, 1.0) * 1e6) as u32
 }
 
 fn number(config: &BrokerConfig, image: &Image, topic: &str, name: &str) -> i64 {

@@ -402,6 +402,20 @@ impl Shard {
                 &self.metrics.written_behind_bytes,
                 engine.written_behind_bytes,
             ),
+            (&self.metrics.cleaner_passes, engine.cleaner.passes),
+            (
+                &self.metrics.cleaner_replaced_bytes,
+                engine.cleaner.replaced_bytes,
+            ),
+            (&self.metrics.cleaner_kept_bytes, engine.cleaner.kept_bytes),
+            (
+                &self.metrics.cleaner_uncleanable,
+                engine.cleaner.uncleanable,
+            ),
+            (
+                &self.metrics.cleaner_max_dirty_percent,
+                engine.cleaner.max_dirty_percent,
+            ),
             (&self.metrics.logs_offline, engine.logs_offline as u64),
             (&self.metrics.open_files, engine.open_files as u64),
         ];

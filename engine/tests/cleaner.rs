@@ -1,0 +1,473 @@
+//! What a pass of the cleaner does to one log, and what it leaves alone: damage, a full disk, a stop or a deletion in the middle, large batches, limits, and producers whose records are all gone.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join;
+use ringlog_engine::batch::{BatchBuilder, Compression, ProduceRules, batches, read_records};
+use ringlog_engine::config::{EngineConfig, LogConfig};
+use ringlog_engine::disk::Disk;
+use ringlog_engine::disk::sim::SimDisk;
+use ringlog_engine::engine::{Engine, prepare_directories};
+use ringlog_engine::environment::Environment;
+use ringlog_engine::log::{AppendError, Log, ReadLimit, TopicId, TopicPartition};
+use ringlog_engine::sim::{Executor, SimEnvironment, StopAt};
+
+const NOW: i64 = 1_704_067_200_000;
+const DIRECTORY: &str = "/data/compacted-0";
+
+type SimEngine = Engine<SimEnvironment>;
+type SimLog = Rc<Log<SimEnvironment>>;
+
+fn config() -> EngineConfig {
+    EngineConfig {
+        journal_first_file_bytes: 256 << 10,
+        journal_file_bytes: 256 << 10,
+        journal_bytes_max: 2 << 20,
+        tail_cache_bytes: 8 << 20,
+        write_behind_age: Duration::from_millis(20),
+        checkpoint_interval: Duration::from_millis(20),
+        ballast_bytes: 256 << 10,
+        // Tests say when.
+        cleaner_enabled: false,
+        cleaner_io_buffer_bytes: 128 << 10,
+        ..EngineConfig::new(vec![PathBuf::from("/data")])
+    }
+}
+
+fn log_config() -> LogConfig {
+    LogConfig {
+        segment_bytes: 8 << 10,
+        compact: true,
+        delete: false,
+        min_cleanable_dirty_millionths: 0,
+        delete_retention_ms: 1000,
+        ..LogConfig::default()
+    }
+}
+
+/// Runs a life to its end.
+fn live<F: Future<Output = T> + 'static, T: 'static>(
+    disk: &SimDisk,
+    life: impl FnOnce(SimEnvironment) -> F,
+) -> (T, SimDisk) {
+    let executor = Executor::with_disk(3, disk.clone());
+    let stop = StopAt {
+        micros: Some(600_000_000),
+        ..StopAt::default()
+    };
+    let result = executor.run_until(stop, life).finished();
+    (result, executor.disk().clone())
+}
+
+async fn open(env: &SimEnvironment, config: EngineConfig) -> (SimEngine, SimLog) {
+    prepare_directories(env, &config).await.expect("prepared");
+    let (engine, _) = Engine::open(env.clone(), config).await.expect("opened");
+    let name = TopicPartition::new("compacted", 0);
+    let log = engine.create_log(name, TopicId([1; 16]), log_config(), None);
+    let log = log.await.expect("made");
+    (engine, log)
+}
+
+fn rules() -> ProduceRules {
+    ProduceRules {
+        max_message_bytes: 4 << 20,
+        now_ms: NOW,
+        compacted: true,
+        ..ProduceRules::default()
+    }
+}
+
+async fn append(log: &SimLog, builder: BatchBuilder) -> Result<i64, AppendError> {
+    let batch = Bytes::from(builder.build().expect("a batch"));
+    let appended = log.append(batch, &rules(), 1).await?;
+    log.flushed(appended.last_offset + 1).await?;
+    Ok(appended.base_offset)
+}
+
+fn record(key: &str, value: Option<&[u8]>) -> BatchBuilder {
+    BatchBuilder::new().record(NOW, Some(key.as_bytes()), value)
+}
+
+/// Several segments of records of ten keys, all of which are sealed and below the recovery point afterwards.
+async fn fill(env: &SimEnvironment, log: &SimLog, count: usize) {
+    for number in 0..count {
+        let key = format!("key-{}", number % 10);
+        append(log, record(&key, Some(&[number as u8; 300])))
+            .await
+            .expect("appended");
+    }
+    settle(env).await;
+}
+
+/// Long enough for checkpoints.
+async fn settle(env: &SimEnvironment) {
+    env.sleep(Duration::from_millis(500)).await;
+}
+
+/// Offset, key and value of every record.
+async fn records(log: &SimLog) -> Vec<(i64, String, Option<Vec<u8>>)> {
+    let mut found = Vec::new();
+    let mut next = log.log_start_offset();
+    while next < log.high_watermark() {
+        let read = log
+            .read(next, 1 << 20, true, ReadLimit::HighWatermark)
+            .await;
+        let read = read.expect("readable");
+        assert!(read.next_offset > next);
+        next = read.next_offset;
+        let bytes = read.pieces.concat();
+        for batch in batches(&bytes) {
+            let batch = batch.expect("whole batches");
+            let records = read_records(batch.bytes, &batch.header, 8 << 20).expect("records");
+            for record in records.iter() {
+                let record = record.expect("a record");
+                let key = String::from_utf8_lossy(record.key.expect("a key")).into_owned();
+                let offset = batch.header.base_offset + i64::from(record.offset_delta);
+                found.push((offset, key, record.value.map(<[u8]>::to_vec)));
+            }
+        }
+    }
+    found
+}
+
+async fn names(env: &SimEnvironment) -> Vec<String> {
+    let listed = env.disk().list(Path::new(DIRECTORY)).await.expect("listed");
+    listed.into_iter().map(|entry| entry.name).collect()
+}
+
+fn unfinished(names: &[String]) -> bool {
+    names
+        .iter()
+        .any(|name| name.contains(".cleaned") || name.contains(".swap"))
+}
+
+#[test]
+fn the_last_of_each_key_stays_and_segments_become_one() {
+    let ((), disk) = live(&SimDisk::new(1), |env| async move {
+        let (engine, log) = open(&env, config()).await;
+        fill(&env, &log, 200).await;
+        let before = (records(&log).await, log.size_bytes());
+        let segments = names(&env)
+            .await
+            .iter()
+            .filter(|name| name.ends_with(".log"))
+            .count();
+        assert!(segments > 5);
+        engine.clean_now(NOW).await;
+        let counters = engine.metrics().cleaner;
+        assert_eq!((counters.passes, counters.uncleanable), (1, 0));
+        assert!(
+            counters.kept_bytes < counters.replaced_bytes / 2,
+            "{counters:?}"
+        );
+        let after = records(&log).await;
+        assert!(log.size_bytes() < before.1 / 2);
+        assert_eq!(log.log_end_offset(), 200);
+        for key in 0..10 {
+            let key = format!("key-{key}");
+            let last = |all: &[(i64, String, Option<Vec<u8>>)]| {
+                all.iter().rfind(|(_, found, _)| *found == key).cloned()
+            };
+            assert_eq!(last(&after), last(&before.0));
+        }
+        let names = names(&env).await;
+        assert!(!unfinished(&names), "{names:?}");
+        assert!(names.iter().filter(|name| name.ends_with(".log")).count() < segments);
+        // Nothing is due until something is dirty again.
+        engine.clean_now(NOW).await;
+        assert_eq!(engine.metrics().cleaner.passes, 1);
+        let checkpoint = env
+            .disk()
+            .read_small(Path::new("/data/cleaner-offset-checkpoint.0"));
+        let checkpoint = String::from_utf8(checkpoint.await.expect("it is there")).expect("text");
+        let offset = checkpoint
+            .strip_prefix("0\n1\ncompacted 0 ")
+            .expect("Kafka's format");
+        assert!(
+            offset
+                .trim()
+                .parse::<i64>()
+                .is_ok_and(|offset| (100..200).contains(&offset))
+        );
+        engine.shutdown_clean().await.expect("stopped");
+    });
+    live(&disk, |env| async move {
+        let (engine, log) = open(&env, config()).await;
+        let before = records(&log).await;
+        fill(&env, &log, 100).await;
+        engine.clean_now(NOW).await;
+        assert_eq!(engine.metrics().cleaner.passes, 1);
+        assert!(before.len() < 100 && records(&log).await.len() < 100);
+    });
+}
+
+#[test]
+fn a_tombstone_stays_for_its_time_and_then_goes_for_good() {
+    live(&SimDisk::new(2), |env| async move {
+        let (engine, log) = open(&env, config()).await;
+        append(&log, record("gone", Some(b"value")))
+            .await
+            .expect("appended");
+        append(&log, record("gone", None)).await.expect("appended");
+        let has = |found: Vec<(i64, String, Option<Vec<u8>>)>| {
+            found.iter().any(|(_, key, _)| key == "gone")
+        };
+        for (time, there) in [(NOW, true), (NOW + 999, true), (NOW + 1000, false)] {
+            fill(&env, &log, 60).await;
+            engine.clean_now(time).await;
+            let found = records(&log).await;
+            assert!(
+                found
+                    .iter()
+                    .all(|(_, key, value)| key != "gone" || value.is_none())
+            );
+            assert_eq!(has(found), there, "{}", time - NOW);
+        }
+        assert_eq!(engine.metrics().cleaner.passes, 3);
+    });
+}
+
+#[test]
+fn a_producers_sequence_outlives_its_records() {
+    let producer = |sequence| {
+        BatchBuilder::new()
+            .producer(77, 4, sequence)
+            .record(NOW, Some(b"key-1"), Some(b"mine"))
+    };
+    let ((), disk) = live(&SimDisk::new(3), |env| async move {
+        let (engine, log) = open(&env, config()).await;
+        for sequence in 0..5 {
+            append(&log, producer(sequence)).await.expect("appended");
+        }
+        fill(&env, &log, 100).await;
+        engine.clean_now(NOW).await;
+        assert!(
+            records(&log)
+                .await
+                .iter()
+                .all(|(_, _, value)| value.as_deref() != Some(b"mine"))
+        );
+        engine.shutdown_clean().await.expect("stopped");
+    });
+    live(&disk, |env| async move {
+        // Without snapshots the batches alone tell what producers did.
+        for name in names(&env)
+            .await
+            .iter()
+            .filter(|name| name.ends_with(".snapshot"))
+        {
+            let path = Path::new(DIRECTORY).join(name);
+            env.disk().remove_file(&path).await.expect("removed");
+        }
+        // Not after a clean stop, which says that there is nothing to look for.
+        let marker = Path::new("/data/journal/0/clean-shutdown");
+        env.disk().remove_file(marker).await.expect("removed");
+        let points = Path::new("/data/recovery-point-offset-checkpoint.0");
+        env.disk().remove_file(points).await.expect("removed");
+        let (_engine, log) = open(&env, config()).await;
+        assert_eq!(log.failure(), None);
+        let view = log.producer_states();
+        let view = view
+            .iter()
+            .find(|view| view.producer_id == 77)
+            .expect("known");
+        assert_eq!((view.producer_epoch, view.last_sequence), (4, 4));
+        let gap = append(&log, producer(9)).await;
+        assert!(matches!(gap, Err(AppendError::Sequence(_))), "{gap:?}");
+        let again = append(&log, producer(4)).await.expect("a duplicate");
+        assert_eq!(again, 4, "the original's offset");
+        append(&log, producer(5)).await.expect("the next one");
+    });
+}
+
+#[test]
+fn damage_is_left_alone_and_told() {
+    let ((), disk) = live(&SimDisk::new(4), |env| async move {
+        let (engine, log) = open(&env, config()).await;
+        fill(&env, &log, 100).await;
+        engine.shutdown_clean().await.expect("stopped");
+    });
+    let path = Path::new(DIRECTORY).join("00000000000000000000.log");
+    disk.flip_bit(&path, 1000, 3).expect("flipped");
+    live(&disk, |env| async move {
+        let (engine, log) = open(&env, config()).await;
+        let before = log.size_bytes();
+        engine.clean_now(NOW).await;
+        let counters = engine.metrics().cleaner;
+        assert_eq!((counters.passes, counters.uncleanable), (0, 1));
+        assert_eq!((log.size_bytes(), log.failure()), (before, None));
+        assert!(!unfinished(&names(&env).await));
+        // It is not tried again and again, and goes from the count with the log.
+        engine.clean_now(NOW).await;
+        assert_eq!(engine.metrics().cleaner.uncleanable, 1);
+        engine
+            .delete_log(&TopicId([1; 16]), 0)
+            .await
+            .expect("deleted");
+        engine.clean_now(NOW).await;
+        assert_eq!(engine.metrics().cleaner.uncleanable, 0);
+    });
+}
+
+#[test]
+fn a_full_disk_ends_a_pass_and_space_begins_another() {
+    let disk = SimDisk::new(5);
+    let full = disk.clone();
+    live(&disk, |env| async move {
+        let (engine, log) = open(&env, config()).await;
+        fill(&env, &log, 200).await;
+        let before = records(&log).await;
+        full.set_capacity_bytes(0);
+        engine.clean_now(NOW).await;
+        let counters = engine.metrics().cleaner;
+        assert_eq!((counters.passes, counters.uncleanable), (0, 0));
+        assert_eq!(log.failure(), None);
+        assert_eq!(records(&log).await, before);
+        assert!(!unfinished(&names(&env).await));
+        full.set_capacity_bytes(1 << 40);
+        engine.clean_now(NOW).await;
+        assert_eq!(engine.metrics().cleaner.passes, 1);
+        assert!(records(&log).await.len() < before.len());
+    });
+}
+
+#[test]
+fn batches_larger_than_the_buffers_are_cleaned() {
+    live(&SimDisk::new(6), |env| async move {
+        let (engine, log) = open(&env, config()).await;
+        let large: Vec<u8> = (0..700_000u32).map(|at| (at * at >> 3) as u8).collect();
+        for codec in [Compression::None, Compression::Zstd] {
+            let builder = record("large", Some(&large)).record(NOW, Some(b"other"), Some(&large));
+            append(&log, builder.compression(codec))
+                .await
+                .expect("appended");
+        }
+        append(&log, record("large", Some(b"small")))
+            .await
+            .expect("appended");
+        fill(&env, &log, 100).await;
+        engine.clean_now(NOW).await;
+        assert_eq!(engine.metrics().cleaner.passes, 1);
+        let found = records(&log).await;
+        let large: Vec<_> = found.iter().filter(|(_, key, _)| key == "large").collect();
+        assert_eq!(large, [&(4, "large".to_string(), Some(b"small".to_vec()))]);
+        let other: Vec<i64> = found
+            .iter()
+            .filter(|(_, key, _)| key == "other")
+            .map(|(offset, ..)| *offset)
+            .collect();
+        assert_eq!(other, [3]);
+    });
+}
+
+/// A configuration with which a pass takes seconds.
+fn slow() -> EngineConfig {
+    EngineConfig {
+        cleaner_io_bytes_per_second: 20_000,
+        ..config()
+    }
+}
+
+#[test]
+fn the_limit_of_bytes_a_second_is_kept() {
+    live(&SimDisk::new(7), |env| async move {
+        let (engine, log) = open(&env, slow()).await;
+        fill(&env, &log, 200).await;
+        let (size, began) = (log.size_bytes(), env.now());
+        engine.clean_now(NOW).await;
+        assert_eq!(engine.metrics().cleaner.passes, 1);
+        let seconds = (env.now() - began) / 1_000_000;
+        // The log is read twice, and some of it written.
+        assert!(
+            (size * 2 / 20_000 - 1..size * 3 / 20_000 + 2).contains(&seconds),
+            "{seconds} s for {size}"
+        );
+    });
+}
+
+#[test]
+fn a_stop_or_a_deletion_does_not_wait_for_a_pass() {
+    for deletes in [false, true] {
+        let ((), disk) = live(&SimDisk::new(8), move |env| async move {
+            let (engine, log) = open(&env, slow()).await;
+            fill(&env, &log, 300).await;
+            let began = env.now();
+            let pass = engine.clean_now(NOW);
+            let end = async {
+                // In the middle of writing the first segment.
+                env.sleep(Duration::from_secs(7)).await;
+                assert!(unfinished(&names(&env).await), "a pass is under way");
+                if deletes {
+                    engine
+                        .delete_log(&TopicId([1; 16]), 0)
+                        .await
+                        .expect("deleted");
+                } else {
+                    engine.shutdown_clean().await.expect("stopped");
+                }
+            };
+            join(pass, end).await;
+            assert!(env.now() - began < 8_000_000, "{}", env.now() - began);
+            assert_eq!(engine.metrics().cleaner.passes, 0);
+        });
+        live(&disk, move |env| async move {
+            let (_engine, log) = open(&env, config()).await;
+            assert_eq!(log.failure(), None);
+            assert_eq!(log.log_end_offset(), if deletes { 0 } else { 300 });
+            if !deletes {
+                assert!(!unfinished(&names(&env).await));
+                assert_eq!(records(&log).await.len(), 300);
+            }
+        });
+    }
+}
+
+#[test]
+fn appends_and_reads_go_on_during_a_pass() {
+    live(&SimDisk::new(9), |env| async move {
+        let (engine, log) = open(&env, slow()).await;
+        fill(&env, &log, 200).await;
+        let pass = engine.clean_now(NOW);
+        let others = async {
+            for number in 0..300 {
+                let began = env.now();
+                append(&log, record("meanwhile", Some(b"x")))
+                    .await
+                    .expect("appended");
+                let last = log.log_end_offset() - 1;
+                for offset in [0, number % 190, last] {
+                    let read = log.read(offset, 2000, true, ReadLimit::HighWatermark).await;
+                    assert!(read.expect("readable").next_offset > offset);
+                }
+                assert!(env.now() - began < 1_000_000, "nothing waits for the pass");
+                env.sleep(Duration::from_millis(50)).await;
+            }
+        };
+        join(pass, others).await;
+        assert_eq!(engine.metrics().cleaner.passes, 1);
+    });
+}
+
+#[test]
+fn a_batch_with_more_keys_than_the_map_takes_is_told() {
+    live(&SimDisk::new(10), |env| async move {
+        let config = EngineConfig {
+            cleaner_dedupe_bytes: 240,
+            ..config()
+        };
+        let (engine, log) = open(&env, config).await;
+        let mut builder = BatchBuilder::new();
+        for key in 0..50 {
+            builder = builder.record(NOW, Some(format!("{key}").as_bytes()), Some(b"v"));
+        }
+        append(&log, builder).await.expect("appended");
+        fill(&env, &log, 100).await;
+        engine.clean_now(NOW).await;
+        let counters = engine.metrics().cleaner;
+        assert_eq!((counters.passes, counters.uncleanable), (0, 1));
+        assert_eq!(records(&log).await.len(), 150);
+    });
+}
