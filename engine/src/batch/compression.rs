@@ -1,7 +1,7 @@
 //! The four codecs of compressed batches: gzip, snappy, lz4 and zstd.
 //!
 //! Decompression is always under a cap on its output and streams through one small buffer ([`Inflater`]); what a length field claims is never allocated before it is known to be possible for
-//! the bytes that arrived. Snappy comes in two shapes: raw (librdkafka, franz-go) and the xerial block framing (Java, sarama). Compression serves builders only: stored batches are never recompressed.
+//! the bytes that arrived. Snappy comes in two shapes: raw (librdkafka, franz-go) and the xerial block framing (Java, sarama). Compression serves builders, and compaction where a stored batch loses records: no other batch is ever recompressed.
 
 use std::io::{Read, Write};
 

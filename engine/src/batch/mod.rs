@@ -1,7 +1,7 @@
 //! Record batches, version 2 (KIP-98): the unit that is produced, stored, replicated and fetched.
 //!
 //! Pure: bytes and rules go in, facts come out; no file, clock or socket is known here. A batch is checked once when a client sends it
-//! ([`validate_produce`]), gets its offset and epoch by [`assign`] or [`BatchHeader::assigned`], and is never re-encoded afterwards. Every parser here accepts any bytes without panicking and without allocating more than it was told to.
+//! ([`validate_produce`]), gets its offset and epoch by [`assign`] or [`BatchHeader::assigned`], and is not re-encoded afterwards unless compaction takes records out of it. Every parser here accepts any bytes without panicking and without allocating more than it was told to.
 
 mod builder;
 mod compression;

@@ -60,7 +60,38 @@ impl<E: Environment> Log<E> {
         if newest < 0 {
             return Ok(None);
         }
-        self.offset_for_timestamp(newest).await
+        if let Some(found) = self.offset_for_timestamp(newest).await? {
+            return Ok(Some(found));
+        }
+        // Compaction has left the newest batch without records.
+        match self.newest_of_records().await? {
+            Some(newest) => self.offset_for_timestamp(newest).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The largest timestamp of the batches that have records, found by looking at all of them.
+    async fn newest_of_records(&self) -> Result<Option<i64>, ReadError> {
+        let mut next = self.log_start_offset();
+        let mut newest = None;
+        loop {
+            let read = self
+                .read(next, STEP_BYTES, true, ReadLimit::HighWatermark)
+                .await?;
+            if read.is_empty() {
+                return Ok(newest);
+            }
+            let bytes = read.pieces.concat();
+            for batch in batches(&bytes) {
+                let header = batch
+                    .map_err(|error| self.corrupt(next, error.to_string()))?
+                    .header;
+                if header.record_count > 0 {
+                    newest = newest.max(Some(header.max_timestamp));
+                }
+            }
+            next = read.next_offset;
+        }
     }
 
     /// Walks records from `offset` to the high watermark until one matches.
@@ -111,7 +142,10 @@ fn first_record(
     if header.last_offset() < offset || !matches(&at(header.max_timestamp, header.base_offset)) {
         return Ok(None);
     }
-    if header.attributes.timestamp_type() == crate::batch::TimestampType::LogAppendTime {
+    let appended = header.attributes.timestamp_type() == crate::batch::TimestampType::LogAppendTime;
+    // Compaction leaves gaps: then the first offset is not that of a record.
+    let is_complete = header.record_count == header.last_offset_delta.saturating_add(1);
+    if appended && is_complete {
         return Ok(Some(at(
             header.max_timestamp,
             header.base_offset.max(offset),
@@ -126,8 +160,12 @@ fn first_record(
         .map_err(|error| error.to_string())?;
     for record in crate::batch::Records::new(&payload, header.record_count) {
         let record = record.map_err(|error| error.to_string())?;
+        let timestamp = match appended {
+            true => header.max_timestamp,
+            false => header.base_timestamp.saturating_add(record.timestamp_delta),
+        };
         let found = at(
-            header.base_timestamp.saturating_add(record.timestamp_delta),
+            timestamp,
             header.base_offset + i64::from(record.offset_delta),
         );
         if found.offset >= offset && matches(&found) {
