@@ -462,3 +462,40 @@ fn a_batch_with_more_keys_than_the_map_takes_is_told() {
         assert_eq!(records(&log).await.len(), 150);
     });
 }
+
+#[test]
+fn times_are_those_of_records_that_are_there() {
+    live(&SimDisk::new(11), |env| async move {
+        let (engine, log) = open(&env, config()).await;
+        let newest =
+            BatchBuilder::new()
+                .producer(5, 0, 0)
+                .record(NOW + 5, Some(b"key-3"), Some(b"old"));
+        append(&log, newest).await.expect("appended");
+        fill(&env, &log, 100).await;
+        let found = log.max_timestamp_offset().await.expect("known");
+        assert_eq!(
+            found.map(|found| (found.timestamp, found.offset)),
+            Some((NOW + 5, 0))
+        );
+        engine.clean_now(NOW).await;
+        // The producer's last batch is there, without its record.
+        let there: Vec<i64> = records(&log)
+            .await
+            .iter()
+            .map(|(offset, ..)| *offset)
+            .collect();
+        assert!(!there.contains(&0));
+        assert_eq!(
+            log.offset_for_timestamp(NOW + 5).await.expect("known"),
+            None
+        );
+        for found in [
+            log.max_timestamp_offset().await.expect("known"),
+            log.offset_for_timestamp(NOW - 5).await.expect("known"),
+        ] {
+            let found = found.expect("a record");
+            assert_eq!((found.timestamp, found.offset), (NOW, there[0]));
+        }
+    });
+}
