@@ -89,7 +89,8 @@ async fn open(env: &SimEnvironment, seed: u64) -> (Engine<SimEnvironment>, SimLo
     );
     let name = TopicPartition::new("transactions", 0);
     let made = engine.create_log(name, TopicId([1; 16]), log_config(seed), None);
-    (engine, made.await.expect("made"))
+    let log = made.await.expect("made");
+    (engine, log)
 }
 
 /// What a read_committed consumer sees: offset, key, value.
