@@ -242,6 +242,13 @@ fn a_static_member_finds_what_it_had() {
     };
     assert_eq!(error(&mut cluster, &unknown), ErrorCode::UNKNOWN_MEMBER_ID);
     cluster.restart();
+    // Who leaves for a while is waited for no longer than one that is silent.
+    cluster.send(&with_name(beat("a2", LEAVE_STATIC_EPOCH)));
+    cluster.advance(20_000);
+    cluster.send(&beat("b", epoch));
+    cluster.advance(25_000);
+    assert_eq!(cluster.group.member_count(), 1);
+    cluster.restart();
 }
 
 #[test]
