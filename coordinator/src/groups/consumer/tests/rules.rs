@@ -252,6 +252,43 @@ fn a_static_member_finds_what_it_had() {
 }
 
 #[test]
+fn a_static_member_may_come_back_under_its_old_id() {
+    let mut cluster = Cluster::new(&[("red", 2)]);
+    let owned = assigned(&cluster.send(&static_join("a", "i", &["red"])));
+    let leave = ConsumerGroupHeartbeatRequest {
+        instance_id: Some("i".into()),
+        ..beat("a", LEAVE_STATIC_EPOCH)
+    };
+    cluster.send(&leave);
+    let response = cluster.send(&static_join("a", "i", &["red"]));
+    assert_eq!((response.member_epoch, assigned(&response)), (1, owned));
+    let current = &cluster.group.member("a").unwrap().current;
+    assert_eq!((current.epoch, current.previous_epoch), (1, 0));
+    cluster.restart();
+}
+
+#[test]
+fn what_is_given_up_can_be_had_back_at_once() {
+    let mut cluster = Cluster::new(&[("red", 2)]);
+    let red = cluster.id_of("red");
+    let both = Partitions::from([(red, [0, 1].into())]);
+    let zero = Partitions::from([(red, [0].into())]);
+    cluster.send(&join("a", &["red"]));
+    cluster.send(&join("b", &["red"]));
+    assert_eq!(
+        assigned(&cluster.send(&owning("a", 1, &both))),
+        Some(zero.clone())
+    );
+    cluster.send(&beat("b", LEAVE_EPOCH));
+    let response = cluster.send(&owning("a", 1, &zero));
+    assert_eq!(
+        (response.member_epoch, assigned(&response)),
+        (3, Some(both))
+    );
+    assert_eq!(cluster.group.state(), ConsumerGroupState::Stable);
+}
+
+#[test]
 fn who_is_silent_is_removed() {
     let mut cluster = Cluster::new(&[("red", 2)]);
     cluster.send(&join("a", &["red"]));
