@@ -363,6 +363,28 @@ fn a_topic_that_grows_or_goes_moves_the_group_on() {
 }
 
 #[test]
+fn a_request_that_saw_less_does_not_hide_what_has_changed() {
+    let mut cluster = Cluster::new(&[("red", 1)]);
+    cluster.send(&ConsumerGroupHeartbeatRequest {
+        subscribed_topic_regex: Some("b.*".into()),
+        ..join("a", &["red"])
+    });
+    let older = cluster.topics.clone();
+    cluster.set_topic("red", 2);
+    cluster.set_topic("blue", 1);
+    let newer = std::mem::replace(&mut cluster.topics, older);
+    cluster.advance(10_000);
+    assert_eq!(cluster.send(&beat("a", 1)).member_epoch, 1);
+    cluster.topics = newer;
+    cluster.advance(10_000);
+    let response = cluster.send(&beat("a", 1));
+    assert_eq!(
+        (response.member_epoch, count(&assigned(&response).unwrap())),
+        (2, 3)
+    );
+}
+
+#[test]
 fn targets_are_made_no_more_often_than_is_set() {
     let mut cluster = Cluster::new(&[("red", 2)]);
     cluster.config.assignment_interval_ms = 1_000;
