@@ -49,6 +49,8 @@ pub struct ConsumerGroup {
     /// Derived, as far as they were needed.
     pub(super) compiled: HashMap<Str, Expression>,
     pub(super) timers: Timers,
+    /// The metadata that [`Self::on_metadata`] was last told of. A request may come with older ones, which do not show what has changed since.
+    pub(super) noted_version: u64,
     /// Subscribed topics may have changed since the hash was computed. Not stored: so it is looked at after loading.
     pub(super) metadata_stale: bool,
     /// Expressions may match other topics than they did.
@@ -107,6 +109,7 @@ impl ConsumerGroup {
             bytes: 0,
             compiled: HashMap::new(),
             timers: Timers::default(),
+            noted_version: 0,
             metadata_stale: true,
             expressions_stale: true,
             resolved_at_ms: None,
@@ -401,6 +404,7 @@ impl ConsumerGroup {
 
     /// Topics were created, deleted or got partitions: those named here. Whether the group must be rebalanced is found out at its next heartbeat.
     pub fn on_metadata(&mut self, changed: &[Str], topics: &dyn TopicView) {
+        self.noted_version = self.noted_version.max(topics.version());
         for name in changed {
             if !self.metadata_stale && self.is_subscribed(name) {
                 self.metadata_stale = true;

@@ -373,7 +373,7 @@ impl ConsumerGroup {
         }
         if all {
             self.resolved_at_ms = Some(now.monotonic_ms);
-            self.expressions_stale = false;
+            self.expressions_stale = topics.version() < self.noted_version;
         }
         changed
     }
@@ -394,7 +394,10 @@ impl ConsumerGroup {
     fn refresh(&mut self, changed: bool, topics: &dyn TopicView, records: &mut Vec<Record>) {
         // Epoch 0 is that of a group which nobody ever joined.
         let mut bump = changed || self.epoch == 0;
-        if !bump && !self.metadata_stale {
+        // A request that saw less than was noted cannot tell what has changed: another will.
+        let sees_all = topics.version() >= self.noted_version;
+        let is_due = bump || (self.metadata_stale && sees_all);
+        if !is_due {
             return;
         }
         let hash = self.current_hash(topics);
@@ -403,7 +406,7 @@ impl ConsumerGroup {
             let next = Change::Epoch(Some((self.epoch.saturating_add(1), hash)));
             self.change(next, records);
         }
-        self.metadata_stale = false;
+        self.metadata_stale = !sees_all;
         if self.has_partition_metadata {
             self.change(Change::PartitionMetadata(false), records);
         }

@@ -17,6 +17,7 @@ use crate::record::Record;
 pub struct Topics {
     pub by_name: BTreeMap<Str, (Uuid, i32)>,
     pub made: u128,
+    pub version: u64,
 }
 
 impl TopicView for Topics {
@@ -35,7 +36,7 @@ impl TopicView for Topics {
     }
 
     fn version(&self) -> u64 {
-        7
+        self.version
     }
 }
 
@@ -79,11 +80,13 @@ impl Cluster {
         let id = Uuid(self.topics.made.to_be_bytes());
         let topic = self.topics.by_name.entry(name.into()).or_insert((id, 0));
         topic.1 = partitions;
+        self.topics.version += 1;
         self.group.on_metadata(&[name.into()], &self.topics);
     }
 
     pub fn delete_topic(&mut self, name: &str) {
         self.topics.by_name.remove(name);
+        self.topics.version += 1;
         self.group.on_metadata(&[name.into()], &self.topics);
     }
 

@@ -242,6 +242,50 @@ fn a_static_member_finds_what_it_had() {
     };
     assert_eq!(error(&mut cluster, &unknown), ErrorCode::UNKNOWN_MEMBER_ID);
     cluster.restart();
+    // Who leaves for a while is waited for no longer than one that is silent.
+    cluster.send(&with_name(beat("a2", LEAVE_STATIC_EPOCH)));
+    cluster.advance(20_000);
+    cluster.send(&beat("b", epoch));
+    cluster.advance(25_000);
+    assert_eq!(cluster.group.member_count(), 1);
+    cluster.restart();
+}
+
+#[test]
+fn a_static_member_may_come_back_under_its_old_id() {
+    let mut cluster = Cluster::new(&[("red", 2)]);
+    let owned = assigned(&cluster.send(&static_join("a", "i", &["red"])));
+    let leave = ConsumerGroupHeartbeatRequest {
+        instance_id: Some("i".into()),
+        ..beat("a", LEAVE_STATIC_EPOCH)
+    };
+    cluster.send(&leave);
+    let response = cluster.send(&static_join("a", "i", &["red"]));
+    assert_eq!((response.member_epoch, assigned(&response)), (1, owned));
+    let current = &cluster.group.member("a").unwrap().current;
+    assert_eq!((current.epoch, current.previous_epoch), (1, 0));
+    cluster.restart();
+}
+
+#[test]
+fn what_is_given_up_can_be_had_back_at_once() {
+    let mut cluster = Cluster::new(&[("red", 2)]);
+    let red = cluster.id_of("red");
+    let both = Partitions::from([(red, [0, 1].into())]);
+    let zero = Partitions::from([(red, [0].into())]);
+    cluster.send(&join("a", &["red"]));
+    cluster.send(&join("b", &["red"]));
+    assert_eq!(
+        assigned(&cluster.send(&owning("a", 1, &both))),
+        Some(zero.clone())
+    );
+    cluster.send(&beat("b", LEAVE_EPOCH));
+    let response = cluster.send(&owning("a", 1, &zero));
+    assert_eq!(
+        (response.member_epoch, assigned(&response)),
+        (3, Some(both))
+    );
+    assert_eq!(cluster.group.state(), ConsumerGroupState::Stable);
 }
 
 #[test]
@@ -316,6 +360,28 @@ fn a_topic_that_grows_or_goes_moves_the_group_on() {
         (3, 2)
     );
     cluster.restart();
+}
+
+#[test]
+fn a_request_that_saw_less_does_not_hide_what_has_changed() {
+    let mut cluster = Cluster::new(&[("red", 1)]);
+    cluster.send(&ConsumerGroupHeartbeatRequest {
+        subscribed_topic_regex: Some("b.*".into()),
+        ..join("a", &["red"])
+    });
+    let older = cluster.topics.clone();
+    cluster.set_topic("red", 2);
+    cluster.set_topic("blue", 1);
+    let newer = std::mem::replace(&mut cluster.topics, older);
+    cluster.advance(10_000);
+    assert_eq!(cluster.send(&beat("a", 1)).member_epoch, 1);
+    cluster.topics = newer;
+    cluster.advance(10_000);
+    let response = cluster.send(&beat("a", 1));
+    assert_eq!(
+        (response.member_epoch, count(&assigned(&response).unwrap())),
+        (2, 3)
+    );
 }
 
 #[test]
