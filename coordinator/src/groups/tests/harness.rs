@@ -21,6 +21,7 @@ use ringlog_net::messages::txn_offset_commit::{
 };
 use ringlog_net::{Bytes, ErrorCode, Str, Uuid};
 
+use crate::groups::classic::{ClassicGroup, Durable};
 use crate::groups::context::bytes_of;
 use crate::groups::{GroupConfig, GroupCoordinator, GroupReply};
 use crate::{Caller, Commands, Now, Record, Token};
@@ -41,6 +42,10 @@ pub(super) struct Host {
     tokens: u64,
     waiting: BTreeSet<Token>,
     replies: BTreeMap<Token, GroupReply>,
+    /// What was last stored of each classic group.
+    pub(super) durable: BTreeMap<Str, Durable>,
+    /// How often a group was deleted: its generations begin anew.
+    pub(super) incarnations: BTreeMap<Str, u32>,
 }
 
 impl Host {
@@ -60,6 +65,8 @@ impl Host {
             tokens: 0,
             waiting: BTreeSet::new(),
             replies: BTreeMap::new(),
+            durable: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
         }
     }
 
@@ -97,6 +104,23 @@ impl Host {
             self.replies.insert(token, reply);
         }
         self.coordinator.check();
+        self.observe();
+    }
+
+    /// Notes which groups are in a state that is stored, and which are gone.
+    fn observe(&mut self) {
+        let groups = &self.coordinator.groups;
+        for (id, group) in groups {
+            if let Some(durable) = group.as_classic().and_then(ClassicGroup::durable) {
+                self.durable.insert(id.clone(), durable);
+            }
+        }
+        for (id, _) in self
+            .durable
+            .extract_if(.., |id, _| !groups.contains_key(id))
+        {
+            *self.incarnations.entry(id).or_default() += 1;
+        }
     }
 
     /// Lets a request be handled; it may be answered later.
@@ -131,9 +155,13 @@ impl Host {
 
     /// Another coordinator takes over.
     pub(super) fn restart(&mut self) {
+        let kept = (self.durable.clone(), self.incarnations.clone());
         self.event(|coordinator, out| coordinator.resign(out));
         assert!(self.waiting.is_empty(), "all that waited is answered");
+        // The groups are gone from here, not from the log.
+        (self.durable, self.incarnations) = kept;
         self.coordinator = self.loaded();
+        self.observe();
     }
 
     /// A coordinator that has read the log, as far as it goes.

@@ -19,7 +19,6 @@ use ringlog_net::{ErrorCode, Str};
 
 use super::harness::{Host, commit, join, protocol, subscription, txn_commit};
 use crate::Token;
-use crate::groups::classic::Durable;
 use crate::groups::{GroupConfig, GroupCoordinator, GroupReply};
 
 const GROUPS: [&str; 2] = ["g", "h"];
@@ -128,14 +127,10 @@ struct Model {
     sequence: usize,
     committed: Commits,
     pending: BTreeMap<i64, Commits>,
-    /// What was last stored of each group.
-    durable: BTreeMap<&'static str, Durable>,
     /// Which leader's assignment a generation got: group, its incarnation, generation.
     leaders: BTreeMap<(&'static str, u32, i32), String>,
     /// Which client got a part of it.
     parts: BTreeMap<(&'static str, u32, i32, String), usize>,
-    /// How often a group was deleted: generations begin anew.
-    incarnations: BTreeMap<&'static str, u32>,
 }
 
 impl Model {
@@ -155,10 +150,8 @@ impl Model {
             sequence: 0,
             committed: Commits::new(),
             pending: BTreeMap::new(),
-            durable: BTreeMap::new(),
             leaders: BTreeMap::new(),
             parts: BTreeMap::new(),
-            incarnations: BTreeMap::new(),
         }
     }
 
@@ -415,7 +408,7 @@ impl Model {
 
     fn note_assignment(&mut self, index: usize, generation: i32, assignment: &str) {
         let group = self.clients[index].group;
-        let incarnation = self.incarnations.get(group).copied().unwrap_or(0);
+        let incarnation = self.host.incarnations.get(group).copied().unwrap_or(0);
         let (leader, part) = assignment.split_once('/').expect("our own form");
         let key = (group, incarnation, generation);
         let known = self.leaders.entry(key).or_insert_with(|| leader.to_owned());
@@ -443,24 +436,16 @@ impl Model {
             assert_eq!(coordinator.counts().pending_offsets, pending);
         }
         for group in GROUPS {
-            let live = self.host.coordinator.groups.get(group);
-            let live = live.and_then(|group| group.as_classic());
-            let Some(live) = live else {
-                if self.durable.remove(group).is_some() {
-                    *self.incarnations.entry(group).or_default() += 1;
-                }
+            if !self.host.coordinator.groups.contains_key(group) {
                 assert!(!loaded.groups.contains_key(group), "it is gone");
                 continue;
-            };
-            if let Some(durable) = live.durable() {
-                self.durable.insert(group, durable);
             }
             let loaded = loaded
                 .groups
                 .get(group)
                 .and_then(|group| group.as_classic());
             let loaded = loaded.map(|group| group.durable().expect("what is stored is settled"));
-            match (self.durable.get(group), loaded) {
+            match (self.host.durable.get(group), loaded) {
                 (Some(durable), Some(loaded)) => assert_eq!(loaded, *durable),
                 // Made by a commit that is deleted again: nothing tells of it.
                 (Some(durable), None) => assert!(durable.is_trivial(), "{durable:?}"),
