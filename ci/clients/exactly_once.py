@@ -8,6 +8,7 @@ be the source's ends.
 """
 import argparse
 import collections
+import os
 import pathlib
 import random
 import shutil
@@ -31,6 +32,7 @@ VALUES = {1: 60, 10: 500, 100: 1500, 500: 1500}  # in each partition, by the siz
 FIRE_SECONDS = 5.0
 SETTLE_SECONDS = 60  # a copy that has not ended by then never does
 FENCED = 3
+STEPS = ("begun", "written", "offsets", "committing", "committed")
 
 
 class Plan:
@@ -42,17 +44,20 @@ class Plan:
         self.values = VALUES[self.batch]
         self.assignor = numbers.choice(["range", "roundrobin", "cooperative-sticky"])
         self.static = numbers.random() < 0.5
+        # Where in its life each process of a place kills itself; when these are used up, the place's copiers live on.
+        self.deaths = [[f"{numbers.choice(STEPS)},{numbers.randrange(1, 7)}" for _ in range(numbers.randrange(4))] for _ in range(self.copiers)]
         self.events = sorted((round(numbers.uniform(0.5, FIRE_SECONDS), 2), kind, numbers.randrange(self.copiers), round(numbers.uniform(0, 0.6), 2))
                              for kind in self.kinds(numbers))
 
     @staticmethod
     def kinds(numbers):
-        kinds = [numbers.choice(["kill", "kill", "twin"]) for _ in range(numbers.randrange(2, 5))]
+        kinds = [numbers.choice(["kill", "twin"]) for _ in range(numbers.randrange(1, 4))]
         return kinds + ["broker"] * numbers.choice([0, 1, 1, 2])
 
     def describe(self):
         fire = " ".join(f"{kind}{'' if kind == 'broker' else index}@{at}" for at, kind, index, _ in self.events)
-        return f"{self.copiers} {'static' if self.static else 'dynamic'} copiers, batches of {self.batch}, {self.assignor}; {fire}"
+        deaths = " ".join(f"{index}:{'+'.join(steps)}" for index, steps in enumerate(self.deaths) if steps)
+        return f"{self.copiers} {'static' if self.static else 'dynamic'} copiers, batches of {self.batch}, {self.assignor}; {fire}; die at {deaths or 'none'}"
 
 
 class Feed(threading.Thread):
@@ -92,8 +97,9 @@ class Copiers:
         id = f"{self.name}-{place}"
         command = [sys.executable, "-B", str(HERE / "python" / "copier.py"), self.bootstrap, self.name, f"{self.name}-source", f"{self.name}-target", id,
                    str(self.plan.batch), self.plan.assignor, *([id] if self.plan.static else [])]
+        death = self.plan.deaths[place].pop(0) if self.plan.deaths[place] else ""
         with open(self.directory / f"{id}.log", "ab") as log:
-            self.places[place].append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+            self.places[place].append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(os.environ, DIE=death)))
 
     def watch(self):
         """Starts again what ended; an end that nothing in the plan explains is a problem."""
@@ -194,6 +200,7 @@ def committed(bootstrap, group, topic):
 
 def one_round(number, broker, numbers, directory, kept):
     name, plan = f"round-{number}", Plan(numbers)
+    described = plan.describe()  # before its deaths are used up
     source, target = f"{name}-source", f"{name}-target"
     admin = AdminClient({"bootstrap.servers": broker.bootstrap, **QUIET})
     for made in admin.create_topics([NewTopic(source, PARTITIONS, 1), NewTopic(target, PARTITIONS, 1)]).values():
@@ -250,7 +257,7 @@ def one_round(number, broker, numbers, directory, kept):
             problems.append(f"{earlier} changed in a later round")
     kept[:] = [(target, reader.found)]
     ends = ", ".join(f"{count} with status {status}" for status, count in sorted(copiers.ends.items()))
-    return f"{plan.describe()}; ended: {ends or 'none'}; {time.monotonic() - began:.1f} s", problems
+    return f"{described}; ended: {ends or 'none'}; {time.monotonic() - began:.1f} s", problems
 
 
 def main():

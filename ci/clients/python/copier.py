@@ -2,9 +2,12 @@
 
     copier.py BOOTSTRAP GROUP SOURCE TARGET TRANSACTIONAL_ID BATCH ASSIGNOR [INSTANCE]
 
-Ends with status 3 when another copier has taken its transactional id or its group instance id, and with 0 on SIGTERM."""
+Ends with status 3 when another copier has taken its transactional id or its group instance id, and with 0 on SIGTERM. With DIE=STEP,N in the
+environment it kills itself with SIGKILL at a step of its Nth transaction: `begun`, `written`, `offsets`, `committing`, `committed`."""
+import os
 import signal
 import sys
+import threading
 import time
 
 import confluent_kafka
@@ -25,7 +28,9 @@ class Copier:
         self.consumer = Consumer({**common, "group.id": group, "enable.auto.commit": False, "auto.offset.reset": "earliest", "isolation.level": "read_committed",
                                   "session.timeout.ms": 6000, "heartbeat.interval.ms": 300, "fetch.wait.max.ms": 100,
                                   "partition.assignment.strategy": assignor, **({"group.instance.id": instance} if instance else {})})
-        self.revoked, self.ended = False, False
+        self.revoked, self.ended, self.transactions = False, False, 0
+        self.death, count = (os.environ.get("DIE") or ",0").split(",")
+        self.dies_in = int(count)
         self.until_done(self.producer.init_transactions)
         self.consumer.subscribe([source], on_revoke=self.lose, on_lost=self.lose)
 
@@ -86,15 +91,29 @@ class Copier:
                 except KafkaException as error:
                     print(f"seek: {error}", flush=True)  # it was lost meanwhile, and its next owner begins at what is committed
 
+    def step(self, name):
+        if name == self.death and self.transactions == self.dies_in:
+            if name != "committing":
+                os.kill(os.getpid(), signal.SIGKILL)
+            threading.Timer(0.001 * self.dies_in, os.kill, (os.getpid(), signal.SIGKILL)).start()  # somewhere within the commit
+
     def copy(self, messages):
+        self.transactions += 1
         next_offsets = {(message.topic(), message.partition()): message.offset() + 1 for message in messages}
         try:
             self.producer.begin_transaction()
+            self.step("begun")
             for message in messages:
                 self.producer.produce(self.target, b"copy of " + message.value(), partition=message.partition())
+            if self.death == "written":
+                self.producer.flush(TIMEOUT_SECONDS)
+                self.step("written")
             offsets = [TopicPartition(*where, offset) for where, offset in next_offsets.items()]
             self.until_done(lambda timeout: self.producer.send_offsets_to_transaction(offsets, self.consumer.consumer_group_metadata(), timeout))
+            self.step("offsets")
+            self.step("committing")
             self.until_done(self.producer.commit_transaction)
+            self.step("committed")
         except KafkaException as error:
             if error.args[0].fatal():
                 self.end_of_the_line(error.args[0])

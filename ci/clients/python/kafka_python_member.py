@@ -9,11 +9,14 @@ from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAs
 from kafka.structs import OffsetAndMetadata
 
 from kafka_python import reporting
-from member import AUTO_COMMIT_MS, HEARTBEAT_MS, METADATA_MAX_AGE_MS, POLL_SECONDS, serve_member
+from member import AUTO_COMMIT_MS, HEARTBEAT_MS, METADATA_MAX_AGE_MS, serve_member
 from protocol import BOOTSTRAP
 
 ASSIGNORS = {"range": RangePartitionAssignor, "roundrobin": RoundRobinPartitionAssignor, "sticky": StickyPartitionAssignor,
              "cooperative-sticky": CooperativeStickyAssignor}
+# A poll whose time ends while a SyncGroup is on its way forgets what that is answered, and the member keeps its old partitions for good
+# (kafka-python 3.0.12): so polls are long, and end early only when records come.
+POLL_MS = 1000
 
 
 class Listener(ConsumerRebalanceListener):
@@ -39,7 +42,7 @@ class Member:
 
     @reporting
     def poll(self):
-        for records in self.consumer.poll(timeout_ms=int(POLL_SECONDS * 1000), max_records=1000).values():
+        for records in self.consumer.poll(timeout_ms=POLL_MS, max_records=1000).values():
             for record in records:
                 self.state.take(record.topic, record.partition, record.offset, record.value)
 

@@ -24,7 +24,7 @@ def rows(session, *arguments):
 
 def ongoing(session, topic, *values):
     id = session.name()
-    producer = Producer(session.steward, id, id)
+    producer = Producer(session.steward, id, id, timeout_ms=600_000)  # outlives the slowest tools
     producer.id = id
     producer.begin()
     producer.send(topic, *values)
@@ -40,7 +40,7 @@ def describe(session):
     equal({id: row["TransactionState"] for id, row in listed.items()}, {f"{session.prefix}-done": "CompleteCommit", open_one.id: "Ongoing"}, "states")
     row = rows(session, "describe", "--transactional-id", open_one.id)[0]
     equal((row["TransactionalId"], row["TransactionState"], row["TransactionTimeoutMs"], row["TopicPartitions"], row["ProducerId"]),
-          (open_one.id, "Ongoing", "60000", f"{topic}-0", listed[open_one.id]["ProducerId"]), "the open transaction")
+          (open_one.id, "Ongoing", "600000", f"{topic}-0", listed[open_one.id]["ProducerId"]), "the open transaction")
     row = rows(session, "describe-producers", "--topic", topic, "--partition", 0)[0]
     equal((row["ProducerId"], row["LastSequence"], row["CurrentTransactionStartOffset"]), (listed[open_one.id]["ProducerId"], "0", "0"), "the partition's producer")
     row = rows(session, "describe-producers", "--topic", topic, "--partition", 1)[0]
