@@ -451,6 +451,15 @@ impl ConsumerLoad {
         }
     }
 
+    /// Ends every connection; what was counted stays.
+    pub fn close(&mut self, poller: &Poller) {
+        for link in 0..self.links.len() {
+            if !self.links[link].dead {
+                self.lose(link, poller);
+            }
+        }
+    }
+
     /// Whether every client has read every partition up to `ends`.
     pub fn reached(&self, ends: &HashMap<(String, i32), i64>) -> bool {
         self.lanes.iter().all(|lane| {

@@ -439,7 +439,11 @@ impl Stage<'_> {
                 partition_max_bytes: 1 << 20,
                 check_crc: true,
             };
-            let beside = drive.consumer.take();
+            let mut beside = drive.consumer.take();
+            if let Some(load) = &mut beside {
+                // Its sockets would be taken for those of the load that reads back.
+                load.close(&drive.poller);
+            }
             drive.consumer =
                 Some(self.consumer(&config, (0, 0), true, begun_at, None, &drive.poller)?);
             drive.verifier = Some(Verifier::new());
