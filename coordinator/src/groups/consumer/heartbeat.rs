@@ -69,12 +69,14 @@ impl ConsumerGroup {
         }
         let beating = self.identify(caller, request, config)?;
         let expression = self.check_expression(&beating, request)?;
-        // Only what changes the group can make much to write; only then it may have to be as it was again.
-        let before = (!self.is_quiet(&beating, request, caller.now, config)).then(|| self.clone());
+        // Only then the group may have to become again what it was: a copy takes as long as the group is large.
+        let much = self.may_write_much(&beating, request, caller.now, config);
+        let before = much.then(|| self.clone());
         let response = self.beat(
             caller, request, &beating, expression, config, topics, records,
         );
         let bytes = bytes_of(records);
+        debug_assert!(before.is_some() || bytes <= config.batch_bytes_max);
         if bytes > config.batch_bytes_max
             && let Some(before) = before
         {
@@ -91,47 +93,46 @@ impl ConsumerGroup {
         Ok(response)
     }
 
-    /// Whether a heartbeat can change nothing but its own member's assignment.
-    fn is_quiet(
+    /// Whether a heartbeat may make more to write down than surely fits: a target for the whole group, the topics that an expression matches, or very much of
+    /// its own member.
+    fn may_write_much(
         &self,
         beating: &Beating,
         request: &ConsumerGroupHeartbeatRequest,
         now: Now,
         config: &ConsumerGroupConfig,
     ) -> bool {
-        let Some(member) = self.members.get(&beating.id) else {
-            return false;
-        };
-        let metadata = &member.metadata;
-        let same_names = request.subscribed_topic_names.as_ref().is_none_or(|names| {
-            names.len() == metadata.topic_names.len()
-                && names.iter().all(|name| metadata.topic_names.contains(name))
+        let id = beating.replaces.as_ref().unwrap_or(&beating.id);
+        let nobody = Member::new(id.clone());
+        let member = self.members.get(id).unwrap_or(&nobody);
+        let names = request.subscribed_topic_names.as_deref();
+        let regex = request.subscribed_topic_regex.as_deref();
+        let known = member.metadata.topic_regex.as_deref().unwrap_or_default();
+        let same_regex = regex.is_none_or(|regex| regex == known);
+        if !same_regex || self.is_resolution_due(now, config) {
+            return true;
+        }
+        let same_names = names.is_none_or(|names| {
+            let known = &member.metadata.topic_names;
+            names.len() == known.len() && names.iter().all(|name| known.contains(name))
         });
-        let regex = metadata.topic_regex.as_deref().unwrap_or_default();
-        let same_regex = request
-            .subscribed_topic_regex
-            .as_deref()
-            .is_none_or(|new| new == regex);
-        // Roughly what the member's own record takes if it gets all it should and gives up all it has.
-        let partitions = self.target.get(&beating.id).into_iter().flatten();
+        let changes = !same_names || self.metadata_stale || self.target_epoch < self.epoch;
+        if changes && self.is_interval_over(now, config) {
+            return true;
+        }
+        // What the member is to own, owns and says of itself, each written at most twice when it takes another's place.
+        let target = self.target.get(id).into_iter().flatten();
         let owned = member
             .current
             .assigned
             .iter()
             .chain(&member.current.revoking);
-        let bytes: usize = partitions
-            .map(|(_, partitions)| 32 + 8 * partitions.len())
-            .sum::<usize>()
-            + owned
-                .map(|(_, partitions)| 32 + 8 * partitions.len())
-                .sum::<usize>();
-        beating.replaces.is_none()
-            && bytes <= config.batch_bytes_max / 2
-            && same_names
-            && same_regex
-            && !self.metadata_stale
-            && self.target_epoch >= self.epoch
-            && !self.is_resolution_due(now, config)
+        let partitions = target.map(|(_, partitions)| partitions.len());
+        let partitions = partitions.chain(owned.map(|(_, partitions)| partitions.len()));
+        let partitions: usize = partitions.map(|count| 32 + 8 * count).sum();
+        let names = names.into_iter().flatten().map(|name| name.len() + 2);
+        let bytes = 2 * (partitions + member.metadata.bytes()) + names.sum::<usize>();
+        bytes > config.batch_bytes_max / 2
     }
 
     /// Finds out who asks, and refuses who is not what it says.

@@ -14,11 +14,8 @@ use crate::command::Now;
 use crate::record::Record;
 
 impl ConsumerGroup {
-    /// Whether a new target is due, and may be made yet.
-    fn is_target_due(&self, now: Now, config: &ConsumerGroupConfig) -> bool {
-        if self.target_epoch >= self.epoch {
-            return false;
-        }
+    /// Whether a new target may be made yet.
+    pub(super) fn is_interval_over(&self, now: Now, config: &ConsumerGroupConfig) -> bool {
         let made = self.target_timestamp_ms;
         let due = made.saturating_add(i64::from(config.assignment_interval_ms));
         // A target from the future was made before the clock was set back: no reason to wait for it.
@@ -33,7 +30,7 @@ impl ConsumerGroup {
         topics: &dyn TopicView,
         records: &mut Vec<Record>,
     ) {
-        if !self.is_target_due(now, config) {
+        if self.target_epoch >= self.epoch || !self.is_interval_over(now, config) {
             return;
         }
         let assigned = self.assign(config, topics);
