@@ -7,11 +7,12 @@ use ringlog_net::messages::consumer_group_heartbeat::{
 };
 use ringlog_net::{ErrorCode, Str};
 
-use super::assignment::{Owned, Partitions, claims_only, on_the_wire};
+use super::assignment::{Partitions, on_the_wire};
 use super::change::Change;
 use super::config::ConsumerGroupConfig;
-use super::expression::{EXPRESSIONS_MAX, Expression};
+use super::expression::Expression;
 use super::group::ConsumerGroup;
+use super::identity::Beating;
 use super::member::{
     Current, JOIN_EPOCH, LEAVE_EPOCH, LEAVE_STATIC_EPOCH, Member, MemberState, Metadata,
 };
@@ -23,16 +24,6 @@ use super::topics::TopicView;
 use crate::command::{Caller, Commands, Now};
 use crate::groups::context::bytes_of;
 use crate::record::Record;
-
-/// Expressions are resolved at most so often because topics have changed, in ms; a constant of Kafka's.
-const RESOLUTION_INTERVAL_MS: u64 = 10_000;
-
-/// Who a heartbeat comes from.
-struct Beating {
-    id: Str,
-    /// The static member that this one takes the place of.
-    replaces: Option<Str>,
-}
 
 impl ConsumerGroup {
     /// Answers a heartbeat. The group is as it was when it is refused.
@@ -135,91 +126,6 @@ impl ConsumerGroup {
         bytes > config.batch_bytes_max / 2
     }
 
-    /// Finds out who asks, and refuses who is not what it says.
-    fn identify(
-        &self,
-        caller: &Caller,
-        request: &ConsumerGroupHeartbeatRequest,
-        config: &ConsumerGroupConfig,
-    ) -> Result<Beating, Refusal> {
-        let joins = request.member_epoch == JOIN_EPOCH;
-        let id = if request.member_id.is_empty() {
-            Str::from(caller.fresh_id.to_string())
-        } else {
-            request.member_id.detached()
-        };
-        let mut replaces = None;
-        if let Some(instance_id) = &request.instance_id {
-            let holder = self.static_member(instance_id);
-            if joins {
-                // Its own name does not keep a member out: the answer to its first join may have been lost.
-                if let Some(holder) = holder.filter(|holder| holder.id != id || has_left(holder)) {
-                    check_released(holder, &id, instance_id)?;
-                    replaces = Some(holder.id.clone());
-                }
-            } else {
-                check_instance(holder, &id, instance_id)?;
-            }
-        }
-        match self.members.get(&id) {
-            Some(member) if replaces.is_none() => {
-                check_epoch(member, request)?;
-                check_state(member, request)?;
-            }
-            None if !joins => return Err(self.unknown_member(&id)),
-            None if replaces.is_none() => Refusal::unless(
-                self.members.len() < config.members_max(),
-                ErrorCode::GROUP_MAX_SIZE_REACHED,
-                format!(
-                    "The consumer group has reached its maximum capacity of {} members.",
-                    config.members_max()
-                ),
-            )?,
-            _ => {}
-        }
-        Ok(Beating { id, replaces })
-    }
-
-    pub(super) fn static_member(&self, instance_id: &Str) -> Option<&Member> {
-        self.members.get(self.static_members.get(instance_id)?)
-    }
-
-    pub(super) fn unknown_member(&self, id: &str) -> Refusal {
-        let message = format!("Member {id} is not a member of group {}.", self.id);
-        Refusal::new(ErrorCode::UNKNOWN_MEMBER_ID, message)
-    }
-
-    /// Compiles the expression of a request if it is new to the group.
-    fn check_expression(
-        &self,
-        beating: &Beating,
-        request: &ConsumerGroupHeartbeatRequest,
-    ) -> Result<Option<(Str, Expression)>, Refusal> {
-        let Some(regex) = request.subscribed_topic_regex.as_ref() else {
-            return Ok(None);
-        };
-        if regex.is_empty() || self.expression_members.contains_key(regex) {
-            return Ok(None);
-        }
-        let invalid = |reason: String| {
-            let message =
-                format!("SubscribedTopicRegex is not a valid regular expression: {reason}.");
-            Refusal::new(ErrorCode::INVALID_REGULAR_EXPRESSION, message)
-        };
-        let own = self
-            .members
-            .get(beating.replaces.as_ref().unwrap_or(&beating.id));
-        let replaced = own
-            .and_then(|member| member.metadata.topic_regex.as_ref())
-            .is_some_and(|regex| self.expression_members.get(regex) == Some(&1));
-        if self.expression_members.len() - usize::from(replaced) >= EXPRESSIONS_MAX {
-            let reason = format!("the group has {EXPRESSIONS_MAX} different ones already");
-            return Err(invalid(reason));
-        }
-        let compiled = Expression::compile(regex).map_err(invalid)?;
-        Ok(Some((regex.detached(), compiled)))
-    }
-
     /// A heartbeat of a member that stays; nothing is refused any more.
     #[expect(clippy::too_many_arguments, reason = "what one heartbeat is about")]
     fn beat(
@@ -307,90 +213,6 @@ impl ConsumerGroup {
         self.change(Change::Current(new.clone(), Some(current)), records);
     }
 
-    fn remove(&mut self, id: &Str, records: &mut Vec<Record>) {
-        self.change(Change::Current(id.clone(), None), records);
-        self.change(Change::Target(id.clone(), None), records);
-        self.change(Change::Member(id.clone(), None), records);
-    }
-
-    /// What the removal of a member takes to write down, at most, in bytes.
-    pub(super) fn removal_bytes(&self, id: &Str) -> usize {
-        const EACH: usize = 64;
-        let member = self.members.get(id);
-        let regex = member.and_then(|member| member.metadata.topic_regex.as_deref());
-        let tombstones = 3 * (EACH + self.id.len() + id.len());
-        tombstones + regex.map_or(0, |regex| EACH + self.id.len() + regex.len())
-    }
-
-    fn is_resolution_due(&self, now: Now, config: &ConsumerGroupConfig) -> bool {
-        if self.expression_members.is_empty() {
-            return false;
-        }
-        let Some(resolved_at_ms) = self.resolved_at_ms else {
-            return true;
-        };
-        let age = now.monotonic_ms.saturating_sub(resolved_at_ms);
-        let refresh_ms = u64::try_from(config.regex_refresh_interval_ms).unwrap_or(0);
-        (self.expressions_stale && age >= RESOLUTION_INTERVAL_MS) || age >= refresh_ms.max(1)
-    }
-
-    /// Forgets expressions that nobody subscribes to, resolves those that are new, and all of them when that is due. Whether any of them now matches other
-    /// topics than it did.
-    fn resolve(
-        &mut self,
-        now: Now,
-        config: &ConsumerGroupConfig,
-        topics: &dyn TopicView,
-        records: &mut Vec<Record>,
-    ) -> bool {
-        if self.expressions.is_empty() && self.expression_members.is_empty() {
-            return false;
-        }
-        self.forget_expressions(records);
-        let all = self.is_resolution_due(now, config);
-        let wanted: Vec<Str> = self
-            .expression_members
-            .keys()
-            .filter(|regex| all || !self.expressions.contains_key(*regex))
-            .cloned()
-            .collect();
-        let mut changed = false;
-        for regex in wanted {
-            if !self.compiled.contains_key(&regex)
-                && let Ok(compiled) = Expression::compile(&regex)
-            {
-                self.compiled.insert(regex.clone(), compiled);
-            }
-            // One that was valid to whoever wrote it down, and is not to us, matches nothing.
-            let compiled = self.compiled.get(&regex);
-            let resolved = compiled
-                .map(|compiled| compiled.resolve(topics, now.wall_ms))
-                .unwrap_or_default();
-            let known = self.expressions.get(&regex);
-            if known.is_none_or(|known| known.topics != resolved.topics) {
-                changed |= known.is_some() || !resolved.topics.is_empty();
-                self.change(Change::Expression(regex, Some(resolved)), records);
-            }
-        }
-        if all {
-            self.resolved_at_ms = Some(now.monotonic_ms);
-            self.expressions_stale = topics.version() < self.noted_version;
-        }
-        changed
-    }
-
-    fn forget_expressions(&mut self, records: &mut Vec<Record>) {
-        let orphans: Vec<Str> = self
-            .expressions
-            .keys()
-            .filter(|regex| !self.expression_members.contains_key(*regex))
-            .cloned()
-            .collect();
-        for regex in orphans {
-            self.change(Change::Expression(regex, None), records);
-        }
-    }
-
     /// Moves the group to its next epoch if subscriptions have changed, or their topics have.
     fn refresh(&mut self, changed: bool, topics: &dyn TopicView, records: &mut Vec<Record>) {
         // Epoch 0 is that of a group which nobody ever joined.
@@ -458,99 +280,6 @@ impl ConsumerGroup {
             self.timers.cancel(id, Timer::Rebalance);
         }
     }
-
-    fn leave(
-        &mut self,
-        request: &ConsumerGroupHeartbeatRequest,
-        topics: &dyn TopicView,
-        records: &mut Vec<Record>,
-    ) -> Result<ConsumerGroupHeartbeatResponse, Refusal> {
-        let id = match &request.instance_id {
-            None => request.member_id.clone(),
-            Some(instance_id) => {
-                let holder = self.static_member(instance_id);
-                check_instance(holder, &request.member_id, instance_id)?
-                    .id
-                    .clone()
-            }
-        };
-        let member = self
-            .members
-            .get(&id)
-            .ok_or_else(|| self.unknown_member(&id))?;
-        if request.instance_id.is_some() && request.member_epoch == LEAVE_STATIC_EPOCH {
-            // It keeps what it had for whoever comes in its place; what it was giving up it has given up.
-            let mut current = Current {
-                epoch: LEAVE_STATIC_EPOCH,
-                revoking: Owned::new(),
-                ..member.current.clone()
-            };
-            for partitions in current.assigned.values_mut() {
-                partitions.values_mut().for_each(|since| *since = 0);
-            }
-            self.change(Change::Current(member.id.clone(), Some(current)), records);
-        } else {
-            let id = member.id.clone();
-            self.fence(&[id], Some(topics), records);
-        }
-        Ok(ConsumerGroupHeartbeatResponse {
-            member_id: Some(request.member_id.clone()),
-            member_epoch: request.member_epoch,
-            ..ConsumerGroupHeartbeatResponse::default()
-        })
-    }
-
-    /// Removes members, and moves the group to its next epoch.
-    pub(super) fn fence(
-        &mut self,
-        ids: &[Str],
-        topics: Option<&dyn TopicView>,
-        records: &mut Vec<Record>,
-    ) {
-        if ids.is_empty() {
-            return;
-        }
-        for id in ids {
-            self.remove(id, records);
-        }
-        self.forget_expressions(records);
-        let hash = match topics {
-            Some(topics) => self.current_hash(topics),
-            // What the others subscribe to is looked at with their next heartbeat.
-            None => {
-                self.metadata_stale = true;
-                self.metadata_hash
-            }
-        };
-        let next = Change::Epoch(Some((self.epoch.saturating_add(1), hash)));
-        self.change(next, records);
-    }
-
-    /// Removes members whose time is up. Not all of them when there are very many: ask [`ConsumerGroup::next_deadline`] again.
-    pub fn on_timeout(
-        &mut self,
-        now: Now,
-        config: &ConsumerGroupConfig,
-        records: &mut Vec<Record>,
-    ) {
-        let mut fenced = Vec::new();
-        let mut bytes = 0;
-        while bytes < config.batch_bytes_max / 4
-            && let Some((id, timer)) = self.timers.expired(now.monotonic_ms)
-        {
-            let Some(member) = self.members.get(&id) else {
-                continue;
-            };
-            // A static member that has left for a while in the middle of it has nothing to give up any more.
-            if timer == Timer::Rebalance && (has_left(member) || !member.must_revoke()) {
-                continue;
-            }
-            self.timers.cancel_all(&id);
-            bytes += self.removal_bytes(&id);
-            fenced.push(id);
-        }
-        self.fence(&fenced, None, records);
-    }
 }
 
 /// What a member says of itself after a request.
@@ -580,79 +309,6 @@ fn updated(
         server_assignor: or(&request.server_assignor, &before.server_assignor),
         classic: None,
     }
-}
-
-fn has_left(member: &Member) -> bool {
-    member.current.epoch == LEAVE_STATIC_EPOCH
-}
-
-/// Whether a static member's name is free to be taken over.
-fn check_released(holder: &Member, id: &str, instance_id: &str) -> Result<(), Refusal> {
-    Refusal::unless(
-        has_left(holder) || holder.is_classic(),
-        ErrorCode::UNRELEASED_INSTANCE_ID,
-        format!(
-            "Static member {id} with instance id {instance_id} cannot join the group because the \
-             instance id is owned by member {}.",
-            holder.id
-        ),
-    )
-}
-
-/// The static member of a name, if it is who it says.
-pub(super) fn check_instance<'a>(
-    holder: Option<&'a Member>,
-    id: &str,
-    instance_id: &str,
-) -> Result<&'a Member, Refusal> {
-    let holder = holder.ok_or_else(|| {
-        let message = format!("Instance id {instance_id} is unknown.");
-        Refusal::new(ErrorCode::UNKNOWN_MEMBER_ID, message)
-    })?;
-    Refusal::unless(
-        holder.id == *id,
-        ErrorCode::FENCED_INSTANCE_ID,
-        format!(
-            "Static member {id} with instance id {instance_id} was fenced by member {}.",
-            holder.id
-        ),
-    )?;
-    Ok(holder)
-}
-
-/// Fences a member that is not in its epoch; one epoch behind it may be when it has not heard of the new one and owns nothing else.
-fn check_epoch(member: &Member, request: &ConsumerGroupHeartbeatRequest) -> Result<(), Refusal> {
-    let (received, current) = (request.member_epoch, &member.current);
-    let claimed = request.topic_partitions.as_deref();
-    let missed_one = received == current.previous_epoch && claims_only(claimed, &current.assigned);
-    let holds = received == JOIN_EPOCH
-        || received == current.epoch
-        || (received < current.epoch && missed_one);
-    let than = if received > current.epoch {
-        "greater"
-    } else {
-        "smaller"
-    };
-    Refusal::unless(
-        holds,
-        ErrorCode::FENCED_MEMBER_EPOCH,
-        format!(
-            "The consumer group member has a {than} member epoch ({received}) than the one known \
-             by the group coordinator ({}). The member must abandon all its partitions and rejoin.",
-            current.epoch
-        ),
-    )
-}
-
-/// A member in a state of a newer version must begin anew.
-fn check_state(member: &Member, request: &ConsumerGroupHeartbeatRequest) -> Result<(), Refusal> {
-    let owns_nothing = request.topic_partitions.as_ref().is_some_and(Vec::is_empty);
-    Refusal::unless(
-        member.current.state != MemberState::Unknown || owns_nothing,
-        ErrorCode::FENCED_MEMBER_EPOCH,
-        "The consumer group member is in a unknown state. The member must abandon all its \
-         partitions and rejoin.",
-    )
 }
 
 /// The answer to a heartbeat that is refused.

@@ -14,12 +14,14 @@ mod describe;
 pub mod expression;
 mod group;
 mod heartbeat;
+mod identity;
 pub mod member;
 mod offsets;
 pub mod reconcile;
 pub mod refusal;
 mod removal;
 pub mod request;
+mod resolve;
 mod target;
 #[cfg(test)]
 mod tests;
