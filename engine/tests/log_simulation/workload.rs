@@ -234,18 +234,19 @@ async fn verify(
             "{context}: it was deleted and is there again"
         );
         let found = read_all(&log, &context).await;
-        let mut model = model.borrow_mut();
-        let expected = model.logs.get_mut(&number).expect("known");
-        expected.deleting = false;
-        expected.check(log.log_start_offset(), &found, &context);
-        assert_eq!(
-            log.high_watermark(),
-            log.log_end_offset(),
-            "{context}: everything found is flushed"
-        );
-        check_stable(&log, expected, &context);
-        let expected = expected.clone();
-        drop(model);
+        let expected = {
+            let mut model = model.borrow_mut();
+            let expected = model.logs.get_mut(&number).expect("known");
+            expected.deleting = false;
+            expected.check(log.log_start_offset(), &found, &context);
+            assert_eq!(
+                log.high_watermark(),
+                log.log_end_offset(),
+                "{context}: everything found is flushed"
+            );
+            check_stable(&log, expected, &context);
+            expected.clone()
+        };
         for _ in 0..3 {
             check_aborted(env, &log, &expected, &context).await;
         }
