@@ -98,8 +98,8 @@ impl Shard {
         }
         for host in self.coordinators.groups() {
             host.happen(|machine, now, output| {
-                for (_, name, _) in &delta.deleted {
-                    machine.on_topic_deleted(name, now, &mut output.commands);
+                for (id, name, _) in &delta.deleted {
+                    machine.on_topic_id_deleted(name, *id, now, &mut output.commands);
                 }
                 machine.on_metadata(&changed, &groups::Topics(image));
             });
