@@ -1,0 +1,11 @@
+//! Single sequences of events on the simulated disk that random histories meet too rarely, with what must hold after each. Deterministic; a run that
+//! does not end in its virtual time counts as a hang.
+
+mod budgets;
+mod deleting_meanwhile;
+mod disk_errors;
+mod leaving;
+mod restarts;
+mod support;
+mod truncation;
+mod unfinished_truncation;
