@@ -4,6 +4,7 @@
 mod budgets;
 mod deleting_meanwhile;
 mod disk_errors;
+mod few_descriptors;
 mod leaving;
 mod restarts;
 mod support;
