@@ -13,7 +13,6 @@ use crate::disk::{Disk, DiskFile};
 use crate::engine::ballast::may_pass;
 use crate::environment::Environment;
 use crate::epochs::LeaderEpochs;
-use crate::index::IndexError;
 use crate::journal::FileMark;
 use crate::segment::{EncodedIndexes, SEGMENT_KINDS, file_name, write_indexes};
 
@@ -172,11 +171,8 @@ impl<E: Environment> Log<E> {
             }
             match &mut segment.indexes {
                 Some(indexes) => {
-                    let sealed = if complete { indexes.seal() } else { Ok(()) };
-                    match sealed {
-                        // Lookups by time go on from the last entry there is.
-                        Ok(()) | Err(IndexError::Full { .. }) => {}
-                        Err(error) => return Err(io::Error::other(error)),
+                    if complete {
+                        indexes.seal().map_err(io::Error::other)?;
                     }
                     let entries = indexes.entry_counts();
                     (complete || segment.durable_index_entries != Some(entries)).then(|| {

@@ -206,14 +206,18 @@ impl<E: Environment> Log<E> {
         }
         // So that no entry is taken for true that leads elsewhere.
         self.position_hint(base, end - 1).await?;
-        let from = match self
-            .state
-            .borrow_mut()
-            .segments
-            .get_mut(&base)
-            .and_then(|segment| segment.indexes.as_mut())
-        {
-            Some(indexes) => indexes.truncate_to(end),
+        let from = match self.state.borrow_mut().segments.get_mut(&base) {
+            Some(segment) => {
+                let unchecked = segment.unchecked_newest.take().is_some();
+                let Some(indexes) = &mut segment.indexes else {
+                    return Ok(());
+                };
+                let from = indexes.truncate_to(end);
+                if unchecked && !indexes.times.is_empty() {
+                    segment.unchecked_newest = Some(indexes.times.last());
+                }
+                from
+            }
             None => return Ok(()),
         };
         self.feed_indexes(base, u64::from(from)).await?;

@@ -6,6 +6,8 @@ mod deleting_meanwhile;
 mod disk_errors;
 mod few_descriptors;
 mod leaving;
+mod lowered_index_bytes;
+mod newest_timestamp;
 mod restarts;
 mod support;
 mod truncation;
