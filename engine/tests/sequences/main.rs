@@ -5,6 +5,7 @@ mod budgets;
 mod deleting_meanwhile;
 mod disk_errors;
 mod few_descriptors;
+mod given_up_roll;
 mod leaving;
 mod lowered_index_bytes;
 mod newest_timestamp;
