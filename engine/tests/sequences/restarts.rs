@@ -267,3 +267,53 @@ fn zeros_before_the_recovery_point_are_damage() {
         "acknowledged records were cut away without a word"
     );
 }
+
+#[test]
+fn what_was_said_of_a_deleted_log_does_not_come_back_with_another_number_of_shards() {
+    let sharded = |shard: u32, shards: u32| EngineConfig {
+        shard,
+        shards,
+        ..two_directories()
+    };
+    let mut disk = SimDisk::new(4);
+    for (life, shards) in [2u32, 1, 2].into_iter().enumerate() {
+        let (done, after) = live_within(&disk, 20 + life as u64, 300, move |env| async move {
+            let prepared = prepare_directories(&env, &sharded(0, shards)).await;
+            prepared.expect("prepared");
+            let mut engines = Vec::new();
+            for shard in 0..shards {
+                engines.push(open(&env, sharded(shard, shards)).await);
+            }
+            let log_of = async |number: u8| {
+                let engine = &engines[shard_of(&id(number), 0, shards) as usize];
+                let log = create_in(engine, "t", number, LogConfig::default()).await;
+                assert_eq!(log.failure(), None);
+                log
+            };
+            match life {
+                0 => {
+                    let log = log_of(1).await;
+                    for _ in 0..9 {
+                        put(&log, batch(300, 1)).await;
+                    }
+                    log.delete_records_before(8).await.expect("deleted");
+                    env.sleep(Duration::from_secs(1)).await;
+                }
+                1 => {
+                    engines[0].delete_log(&id(1), 0).await.expect("deleted");
+                    let log = log_of(2).await;
+                    for fill in 0..3 {
+                        put(&log, batch(300, fill)).await;
+                    }
+                    env.sleep(Duration::from_secs(1)).await;
+                }
+                _ => assert_eq!(contents(&log_of(2).await).await, [(0, 0), (1, 1), (2, 2)]),
+            }
+            for engine in engines {
+                engine.shutdown_clean().await.expect("a clean stop");
+            }
+        });
+        done.expect("no hang");
+        disk = after.crash(life as u64);
+    }
+}
