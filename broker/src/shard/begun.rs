@@ -127,10 +127,12 @@ mod tests {
             memory.open();
             others.clone().pass().await;
         };
-        let mut work = pin!(begun.meanwhile(checking));
-        let mut context = Context::from_waker(Waker::noop());
-        assert_eq!(work.as_mut().poll(&mut context), Poll::Pending);
-        assert_eq!(work.as_mut().poll(&mut context), Poll::Ready(()));
+        {
+            let mut work = pin!(begun.meanwhile(checking));
+            let mut context = Context::from_waker(Waker::noop());
+            assert_eq!(work.as_mut().poll(&mut context), Poll::Pending);
+            assert_eq!(work.as_mut().poll(&mut context), Poll::Ready(()));
+        }
         begin(&mut begun, 2, (&open, &others));
         assert_eq!(once(begun.results()), Poll::Ready(vec![1, 2]));
     }
