@@ -1,7 +1,7 @@
 //! `segment.index.bytes` may be lowered while segments are there whose indexes are larger than that. When such an index has to be made anew, it is made with fewer
 //! entries, and finds what the larger one found.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ringlog_engine::config::LogConfig;
@@ -29,6 +29,22 @@ fn index_bytes(disk: &SimDisk) -> Vec<usize> {
         .filter(|(path, _)| path.extension().is_some_and(|kind| kind == "timeindex"))
         .map(|(_, content)| content.len())
         .collect()
+}
+
+/// The size of each full segment, and the position of the last batch that its offset index knows.
+fn last_indexed_positions(disk: &SimDisk) -> Vec<(u64, u64)> {
+    let files = disk.files();
+    let content = |path: PathBuf| files.iter().find(|(other, _)| *other == path);
+    let mut found = Vec::new();
+    for (path, segment) in &files {
+        let is_log = path.extension().is_some_and(|kind| kind == "log");
+        if is_log && segment.len() > 12 << 10 {
+            let (_, index) = content(path.with_extension("index")).expect("its index");
+            let position = index.last_chunk::<4>().copied().unwrap_or_default();
+            found.push((segment.len() as u64, u32::from_be_bytes(position).into()));
+        }
+    }
+    found
 }
 
 #[test]
@@ -68,6 +84,12 @@ fn an_index_is_made_anew_in_less_room() {
         for len in index_bytes(&disk) {
             let limit = bytes.max(24) as usize;
             assert!(0 < len && len <= limit, "{bytes} bytes: {len}");
+        }
+        if bytes >= 100 {
+            for (size, last) in last_indexed_positions(&disk) {
+                let near = last > size * 3 / 4;
+                assert!(near, "{bytes} bytes: nothing after {last} of {size}");
+            }
         }
         live(&disk.crash(1), 3, move |env| async move {
             let engine = open_whole(&env, config()).await;
