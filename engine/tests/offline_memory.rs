@@ -95,7 +95,7 @@ fn others_go_on_when_a_log_goes_offline_with_a_full_cache() {
 #[test]
 fn a_start_ends_when_a_log_goes_offline_with_a_full_cache() {
     // Which of the two gets to the memory first is a matter of the disk's timing.
-    for seed in 0..20 {
+    for seed in 0..8 {
         let executor = Executor::with_disk(seed, SimDisk::new(seed));
         let life = executor.run_until(within_an_hour(), |env| async move {
             let engine = open(&env).await;
