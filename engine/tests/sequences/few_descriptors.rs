@@ -21,6 +21,9 @@ const LOGS: u8 = 40;
 fn few_files() -> EngineConfig {
     EngineConfig {
         open_files_max: 16,
+        // Enough that no other file of it is needed while none can be made.
+        journal_first_file_bytes: 1 << 20,
+        journal_bytes_max: 4 << 20,
         write_behind_bytes: 16 << 10,
         write_behind_age: Duration::from_millis(100),
         checkpoint_interval: Duration::from_millis(300),
