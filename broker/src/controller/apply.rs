@@ -52,6 +52,14 @@ pub enum ApplyError {
         /// The topic's id.
         topic: Uuid,
     },
+    /// It configures a topic that is not there.
+    #[error("offset {offset}: there is no topic `{name}` to configure")]
+    UnknownTopicName {
+        /// The record's offset.
+        offset: i64,
+        /// The topic's name.
+        name: Str,
+    },
     /// It makes a topic that is there already.
     #[error("offset {offset}: topic {name} exists already")]
     TopicExists {
@@ -392,6 +400,13 @@ impl ImageBuilder {
         match record.resource_type {
             TOPIC => {
                 let topic = record.resource_name.detached();
+                // A snapshot holds the settings of topics, so what is set on none would be lost with the log before it.
+                if !self.image.names.contains_key(&topic) {
+                    return Err(ApplyError::UnknownTopicName {
+                        offset,
+                        name: topic,
+                    });
+                }
                 let overrides = self.image.topic_configs.entry(topic.clone()).or_default();
                 if set(Arc::make_mut(overrides), record) {
                     self.image.topic_configs.remove(&topic);

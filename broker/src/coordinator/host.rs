@@ -102,6 +102,9 @@ enum Turn<M: Machine> {
     Alone(Event<M>),
 }
 
+/// Where an answer goes.
+type Answer<M> = oneshot::Sender<Result<<M as Machine>::Reply, ErrorCode>>;
+
 /// One partition's coordinator.
 pub struct Host<M: Machine> {
     place: Place,
@@ -110,7 +113,7 @@ pub struct Host<M: Machine> {
     make: Box<dyn Fn() -> M>,
     phase: RefCell<Phase<M>>,
     tokens: Cell<u64>,
-    waiting: RefCell<HashMap<Token, oneshot::Sender<Result<M::Reply, ErrorCode>>>>,
+    waiting: RefCell<HashMap<Token, Answer<M>>>,
     queue: RefCell<VecDeque<Event<M>>>,
     writing: Cell<bool>,
     /// The deadline that the clock's task waits for.

@@ -1,5 +1,7 @@
 //! DescribeConfigs (32), versions 1 to 4: what holds for topics and for this broker, where each value comes from, and what may be changed.
 //!
+//! Before version 4 a string has at most 32,767 bytes, which a list may exceed: a resource with such a value is refused, as Kafka does, rather than told in part.
+//!
 //! Everything is read from the configuration tables, the static configuration and the shard's image.
 
 use std::collections::HashSet;
@@ -20,6 +22,11 @@ use crate::controller::configs::{BROKER, TOPIC, broker_name, unsupported};
 use crate::controller::image::Image;
 use crate::controller::{Refusal, names};
 
+/// From this version on strings are compact (KIP-482), and as long as a response.
+const COMPACT_FROM: i16 = 4;
+/// Most bytes of a string before that.
+const STRING_BYTES_MAX: usize = i16::MAX as usize;
+
 /// See the module.
 pub async fn handle(
     context: &RequestContext,
@@ -33,7 +40,12 @@ pub async fn handle(
             request: &request,
             keys: wanted(resource),
         };
-        let described = view.resource(resource);
+        let described = view.resource(resource).and_then(|configs| {
+            match configs.iter().find(|config| !fits(config, context.version)) {
+                None => Ok(configs),
+                Some(config) => Err(too_long(&config.name)),
+            }
+        });
         let (error_code, error_message, configs) = match described {
             Ok(configs) => (ErrorCode::NONE, None, configs),
             Err(refusal) => (refusal.code, Some(Str::from(refusal.message)), Vec::new()),
@@ -55,6 +67,23 @@ pub async fn handle(
         results: resources.map(describe).collect(),
         ..DescribeConfigsResponse::default()
     }
+}
+
+/// Whether a version of the response can carry what is said of a key.
+fn fits(config: &DescribeConfigsResourceResult, version: i16) -> bool {
+    let synonyms = config.synonyms.iter().map(|synonym| &synonym.value);
+    let values = synonyms.chain([&config.value]).flatten();
+    version >= COMPACT_FROM
+        || values
+            .into_iter()
+            .all(|value| value.len() <= STRING_BYTES_MAX)
+}
+
+fn too_long(key: &str) -> Refusal {
+    let reason = format!(
+        "the value of `{key}` is longer than {STRING_BYTES_MAX} bytes, which is all that a string in versions before {COMPACT_FROM} can have: ask for other keys only, or with version {COMPACT_FROM}"
+    );
+    Refusal::new(ErrorCode::UNKNOWN_SERVER_ERROR, reason)
 }
 
 /// The keys that are asked for; none: all.

@@ -7,14 +7,12 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use ringlog_engine::batch::BatchError;
 use ringlog_engine::environment::Environment as _;
 use ringlog_engine::log::{AppendError, LogError};
 use ringlog_engine::producer_state::VerificationGuard;
 use ringlog_net::{ErrorCode, Uuid};
 
-use super::lane::taken;
 use super::{Log, Shard};
 
 /// One partition's batch.
@@ -110,7 +108,7 @@ impl Shard {
             let start = self.start_one(item, order.allowed);
             return vec![self.measured(start).await];
         }
-        join_all(self.fix_order(order).await.into_iter().map(taken)).await
+        self.fix_order(order).await.results().await
     }
 
     pub(super) async fn start_one(&self, item: AppendItem, allowed: Allowed) -> Started {

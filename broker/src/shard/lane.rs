@@ -14,11 +14,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{LocalBoxFuture, MaybeDone, join_all, maybe_done};
+use futures_util::future::LocalBoxFuture;
 use ringlog_engine::environment::Environment as _;
 
 use super::Shard;
 use super::append::{AppendOrder, Started, settle_all};
+use super::begun::Begun;
 use super::exchange::ReplyTo;
 use super::message::{Reply, Request};
 use super::runtime::{Ending, contained, spawn, spawn_vital};
@@ -31,7 +32,7 @@ const PAUSE: Duration = Duration::from_micros(1);
 
 type Answer = ReplyTo<Request, Reply>;
 /// Batches whose turn is fixed, some of which wait for memory or space.
-pub(super) type Fixed = Vec<MaybeDone<LocalBoxFuture<'static, Started>>>;
+pub(super) type Fixed = Begun<Started>;
 
 /// What of appends is waiting to begin on a shard, and how long they have had the thread.
 #[derive(Default)]
@@ -68,20 +69,22 @@ impl Shard {
         result
     }
 
-    /// Begins each batch, with pauses in between; on return the place of each in its log's order is fixed.
+    /// Begins each batch, with pauses in between; on return the place of each in its log's order is fixed. Those that wait go on meanwhile: they may stand first
+    /// in the line for memory.
     pub(super) async fn fix_order(self: &Rc<Self>, order: AppendOrder) -> Fixed {
         let mut fixed = Fixed::with_capacity(order.items.len());
         for item in order.items {
-            self.breathe().await;
+            fixed.meanwhile(self.breathe()).await;
             let shard = self.clone();
             let start = async move { shard.start_one(item, order.allowed).await };
-            let mut start = maybe_done(start.boxed_local());
+            let mut start = Some(start.boxed_local());
             poll_fn(|context| {
-                let _ = self.clocked(|| start.poll_unpin(context));
+                if let Some(start) = start.take() {
+                    self.clocked(|| fixed.begin(start, context));
+                }
                 Poll::Ready(())
             })
             .await;
-            fixed.push(start);
         }
         fixed
     }
@@ -152,19 +155,10 @@ fn once<T>(work: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
 /// Answers once all of it is on the medium.
 fn finish(fixed: Fixed, reply: Answer) {
     let mut work = Box::pin(contained("append", async move {
-        let started = join_all(fixed.into_iter().map(taken)).await;
+        let started = fixed.results().await;
         reply.answer(Reply::Appended(settle_all(started).await));
     }));
     if once(&mut work).is_none() {
         spawn("append", work.map(drop));
-    }
-}
-
-/// What a batch that was begun comes to.
-pub(super) async fn taken(mut one: MaybeDone<LocalBoxFuture<'static, Started>>) -> Started {
-    (&mut one).await;
-    match std::pin::Pin::new(&mut one).take_output() {
-        Some(started) => started,
-        None => unreachable!("it is done and nobody took its output"),
     }
 }

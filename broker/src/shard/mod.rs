@@ -6,6 +6,7 @@
 
 pub mod append;
 pub mod apply;
+mod begun;
 pub mod exchange;
 pub mod lane;
 pub mod mailbox;

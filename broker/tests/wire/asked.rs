@@ -11,6 +11,7 @@ use ringlog_net::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
 use ringlog_net::messages::describe_producers::{DescribeProducersRequest, TopicRequest};
+use ringlog_net::messages::find_coordinator::FindCoordinatorRequest;
 use ringlog_net::messages::list_offsets::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
 };
@@ -303,5 +304,34 @@ fn appends_from_another_shard_begin_in_order_however_long_each_takes() {
             let answer = response.responses[0].partition_responses.last();
             assert_eq!(answer.map(|one| one.error_code), Some(ErrorCode::NONE));
         }
+    }
+}
+
+#[test]
+fn coordinators_of_more_keys_than_anybody_has_are_not_looked_for() {
+    const KEYS_MAX: usize = 10_000;
+    let broker = Broker::start(&[]);
+    let mut client = broker.connect();
+    for (asked, answered) in [
+        (1, 1),
+        (KEYS_MAX, KEYS_MAX),
+        (KEYS_MAX + 1, KEYS_MAX),
+        (200_000, KEYS_MAX),
+    ] {
+        let keys = (0..asked).map(|number| Str::from(format!("g{number}")));
+        let request = FindCoordinatorRequest {
+            coordinator_keys: keys.collect(),
+            ..Default::default()
+        };
+        let request = Request::FindCoordinator(Box::new(request));
+        let Response::FindCoordinator(response) = client.call(request, 4) else {
+            panic!("another response")
+        };
+        assert_eq!(response.coordinators.len(), answered, "of {asked}");
+        let last = response
+            .coordinators
+            .last()
+            .map(|found| found.key.to_string());
+        assert_eq!(last, Some(format!("g{}", answered - 1)));
     }
 }

@@ -246,3 +246,39 @@ fn configuration_is_changed_described_and_kept() {
         ErrorCode::UNSUPPORTED_VERSION
     );
 }
+
+#[test]
+fn a_value_too_long_for_old_versions_is_refused_there_and_told_in_new_ones() {
+    const KEY: &str = "leader.replication.throttled.replicas";
+    let broker = Broker::start(&[]);
+    let mut client = broker.connect();
+    client.create_topic("t", 1, &[]);
+    client.create_topic("other", 1, &[]);
+    let value = |len: usize| "0:1,".repeat(len / 4 + 1)[..len].to_string() + "7";
+    for (len, fits) in [(32_766, true), (32_767, false), (40_000, false)] {
+        let value = value(len);
+        let done = set(&mut client, TOPIC, "t", KEY, 0, Some(&value), 1);
+        assert_eq!(done, ErrorCode::NONE);
+        for version in 1..=4 {
+            let response = configs(&mut client, TOPIC, "t", &[], version);
+            let result = &response.results[0];
+            if !fits && version < 4 {
+                assert_eq!(result.error_code, ErrorCode::UNKNOWN_SERVER_ERROR);
+                let reason = result.error_message.as_deref().unwrap_or_default();
+                assert!(reason.contains(KEY), "{reason}");
+                assert!(result.configs.is_empty());
+            } else {
+                assert_eq!(result.error_code, ErrorCode::NONE, "version {version}");
+                let config = result.configs.iter().find(|config| config.name == *KEY);
+                let told = config.and_then(|config| config.value.as_deref());
+                assert_eq!(told, Some(value.as_str()), "version {version}");
+            }
+            // What does not concern it is told.
+            for (topic, key) in [("t", "retention.ms"), ("other", KEY)] {
+                let response = configs(&mut client, TOPIC, topic, &[key], version);
+                assert_eq!(response.results[0].error_code, ErrorCode::NONE);
+                assert_eq!(response.results[0].configs.len(), 1);
+            }
+        }
+    }
+}

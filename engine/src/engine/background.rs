@@ -9,8 +9,8 @@ use futures_util::future::{Either, select};
 
 use super::shard::Shard;
 use crate::environment::Environment;
-use crate::log::WriteBehind;
 use crate::log::tail::LetGo;
+use crate::log::{WriteBehind, WroteBehind};
 
 /// The pause between the checkpoints of two logs while nothing presses.
 const CHECKPOINT_PAUSE: Duration = Duration::from_millis(20);
@@ -47,7 +47,8 @@ impl<E: Environment> Shard<E> {
             } else {
                 WriteBehind::Blocks
             };
-            log.write_behind(how).await;
+            // What has to be tried again is, by age.
+            let _: WroteBehind = log.write_behind(how).await;
             if self.is_short_of_memory() {
                 log.release_memory(LetGo::AllButBlock);
             }
@@ -81,14 +82,15 @@ impl<E: Environment> Shard<E> {
                 .borrow()
                 .dirty_since
                 .is_some_and(|since| since + age <= self.env.now());
-            let online = !still || log.write_behind(WriteBehind::Everything).await;
+            let online =
+                !still || log.write_behind(WriteBehind::Everything).await != WroteBehind::Offline;
             let mut state = log.state.borrow_mut();
             if still {
                 state.tail.cool_down();
             }
             if online && state.dirty_since.is_some() {
                 if still {
-                    // What is left was not flushed yet: it is as old as this look at it.
+                    // What is left was not flushed yet, or could not be written: it is as old as this look at it.
                     state.dirty_since = Some(self.env.now());
                 }
                 self.aging.borrow_mut().push_back(log.weak());

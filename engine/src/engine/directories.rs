@@ -97,7 +97,7 @@ pub async fn prepare_directories<E: Environment>(
             });
         }
     }
-    super::maintain::merge_checkpoints(env, config).await?;
+    super::maintain::merge_checkpoints(env, config, before).await?;
     for (shard, properties) in &found {
         if properties.shards != config.shards {
             remove_journal(env, &root.join(shard.to_string())).await?;

@@ -98,10 +98,14 @@ async fn write_offsets<E: Environment>(env: &E, path: &Path, offsets: &Offsets) 
         .await
 }
 
-/// Puts the offsets of all shards of a directory into the files without a number.
+/// Puts the offsets of all `before` shards of a directory into the files without a number.
+///
+/// What such a file says since an earlier change holds only for a shard that has had no reason to make its own: that of another still names the logs that have
+/// been deleted since, whose names may be others' by now.
 pub(super) async fn merge_checkpoints<E: Environment>(
     env: &E,
     config: &EngineConfig,
+    before: u32,
 ) -> Result<(), EngineError> {
     let disk = env.disk();
     for directory in &config.log_dirs {
@@ -120,8 +124,11 @@ pub(super) async fn merge_checkpoints<E: Environment>(
                 .filter_map(|entry| entry.name.strip_prefix(&prefix)?.parse().ok())
                 .collect();
             let merged = directory.join(which.base_name());
-            // Number `u32::MAX` belongs to no shard: only the merged file is read.
-            let mut offsets = read_offsets(env, directory, u32::MAX, which).await?;
+            let mut offsets = match (0..before).all(|shard| numbered.contains(&shard)) {
+                true => Offsets::new(),
+                // Number `u32::MAX` belongs to no shard: only the merged file is read.
+                false => read_offsets(env, directory, u32::MAX, which).await?,
+            };
             for shard in &numbered {
                 offsets.extend(read_offsets(env, directory, *shard, which).await?);
             }

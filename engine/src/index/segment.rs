@@ -3,7 +3,9 @@
 //! Kafka's rule: an entry whenever more than `index.interval.bytes` were appended since the last one. The same rule rebuilds indexes when a segment is scanned after a
 //! crash, so a rebuilt index equals the one that was lost. A full index does not fail an append: it asks for a roll and entries are left out meanwhile.
 
-use super::{IndexError, OffsetIndex, TimeEntry, TimeIndex, TransactionIndex, relative};
+use super::{
+    IndexError, OffsetIndex, TIME_ENTRY_BYTES, TimeEntry, TimeIndex, TransactionIndex, relative,
+};
 use crate::batch::{BatchHeader, NO_TIMESTAMP};
 
 /// Topic settings that indexes follow.
@@ -13,6 +15,21 @@ pub struct IndexSettings {
     pub interval_bytes: u32,
     /// `segment.index.bytes` (10 MiB): limit of each index.
     pub index_bytes_max: u32,
+}
+
+impl IndexSettings {
+    /// The same, with entries so far apart that the indexes of `size` bytes of batches are not full before these end.
+    pub fn spread_over(self, size: u64) -> Self {
+        let entries = u64::from(self.index_bytes_max) / TIME_ENTRY_BYTES as u64;
+        // One place is kept for sealing, and an index is full when it has no other.
+        let interval = size.div_ceil(entries.saturating_sub(2).max(1));
+        Self {
+            interval_bytes: self
+                .interval_bytes
+                .max(interval.try_into().unwrap_or(u32::MAX)),
+            ..self
+        }
+    }
 }
 
 impl Default for IndexSettings {
@@ -112,11 +129,15 @@ impl SegmentIndexes {
         self.offsets.is_full() || self.times.is_full()
     }
 
-    /// Adds the segment's largest timestamp to the time index (when it is rolled or cleanly closed) and gives back spare memory.
+    /// Adds the segment's largest timestamp to the time index (when it is rolled or cleanly closed) and gives back spare memory. Whoever reads the index back
+    /// takes its last entry for the largest timestamp, so in a full one it takes the last place.
     pub fn seal(&mut self) -> Result<(), IndexError> {
-        if self.max_timestamp > NO_TIMESTAMP {
-            self.times
-                .maybe_append(self.max_timestamp, self.max_timestamp_offset, true)?;
+        let (timestamp, offset) = (self.max_timestamp, self.max_timestamp_offset);
+        if timestamp > NO_TIMESTAMP {
+            match self.times.maybe_append(timestamp, offset, true) {
+                Err(IndexError::Full { .. }) => self.times.replace_last(timestamp, offset)?,
+                other => other?,
+            }
         }
         self.offsets.shrink();
         self.times.shrink();

@@ -93,11 +93,28 @@ impl TimeIndex {
         Ok(())
     }
 
+    /// Puts (largest timestamp so far, its offset) in the place of the last entry, for want of room. What lies between that one and the entry before
+    /// it is then found from there: the promise holds, lookups go a little further.
+    pub(super) fn replace_last(&mut self, timestamp: i64, offset: i64) -> Result<(), IndexError> {
+        self.timestamps.pop();
+        self.offsets.pop();
+        self.maybe_append(timestamp, offset, true)
+    }
+
     /// The last entry with a timestamp ≤ `timestamp`; timestamp -1 at the base offset where there is none.
     /// To find the first record at or after T, ask for T - 1 and scan from the offset given.
     pub fn lookup(&self, timestamp: i64) -> TimeEntry {
-        let after = self.timestamps.partition_point(|&entry| entry <= timestamp);
-        match after.checked_sub(1) {
+        self.lookup_before(timestamp, i64::MAX)
+    }
+
+    /// The same among the entries whose offset lies before `limit`.
+    pub fn lookup_before(&self, timestamp: i64, limit: i64) -> TimeEntry {
+        let limit = limit.saturating_sub(self.base_offset);
+        let older = self.timestamps.partition_point(|&entry| entry <= timestamp);
+        let before = self
+            .offsets
+            .partition_point(|&entry| i64::from(entry) < limit);
+        match older.min(before).checked_sub(1) {
             Some(index) => self.absolute(self.timestamps[index], self.offsets[index]),
             None => TimeEntry {
                 timestamp: NO_TIMESTAMP,

@@ -35,8 +35,13 @@ pub(crate) struct FoundItem {
     length: u32,
 }
 
-// A journal of small batches holds millions of them.
+// A journal of small batches holds millions of them. An append takes at least `ITEM_BYTES` and a batch's header of the journal, so that all notes on it
+// (this, its index among its log's, whether it is needed) come to less than what the journal itself has: twice that while their lists grow. With
+// `journal.bytes.max` at its default of 512 MiB, which all shards share, a start after a crash thus takes at most 1 GiB for a moment, where every batch is of one
+// empty record, and a tenth of that where batches have 1 KiB.
+const NOTED_BYTES: usize = size_of::<FoundItem>() + size_of::<usize>() + 1;
 const _: () = assert!(size_of::<FoundItem>() <= 88);
+const _: () = assert!(NOTED_BYTES <= super::entry::ITEM_BYTES + crate::batch::HEADER_BYTES);
 
 impl FoundItem {
     fn new(read: ReadItem, file: usize, position: u64, length: u32) -> Self {

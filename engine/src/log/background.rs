@@ -1,7 +1,7 @@
 //! Writing behind: flushed bytes go from the tail's chunks to the segment files, aligned, direct and unsynced.
 //!
 //! Only what is flushed is written, so a segment never holds what the journal does not. A partial last block is written padded and written again
-//! later. An error takes this log offline, and only this log.
+//! later. An error takes this log offline, and only this log; but where space or descriptors are wanting, it is tried again as it ages.
 
 use std::io;
 
@@ -9,6 +9,7 @@ use super::Log;
 use super::flush::Place;
 use super::tail::LetGo;
 use crate::disk::{Disk, DiskFile, OpenOptions};
+use crate::engine::ballast::may_pass;
 use crate::environment::Environment;
 use crate::memory::BLOCK_BYTES;
 use crate::segment::open_log_file;
@@ -29,27 +30,42 @@ pub(crate) enum WriteBehind {
     Before(Place),
 }
 
+/// What came of writing behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WroteBehind {
+    /// Everything that was asked for is in the files.
+    All,
+    /// The disk has no space for it now, or the process no descriptor: the rest is in memory and in the journal, and to be tried again.
+    Later,
+    /// The log is offline.
+    Offline,
+}
+
 impl<E: Environment> Log<E> {
-    /// Writes flushed bytes to the segment files. Returns whether the log is (still) online.
-    pub(crate) async fn write_behind(&self, how: WriteBehind) -> bool {
+    /// Writes flushed bytes to the segment files.
+    pub(crate) async fn write_behind(&self, how: WriteBehind) -> WroteBehind {
         let _io = self.io.enter().await;
         self.write_behind_in_turn(how).await
     }
 
     /// The same for a caller who has the turn on the files.
-    pub(super) async fn write_behind_in_turn(&self, how: WriteBehind) -> bool {
+    pub(super) async fn write_behind_in_turn(&self, how: WriteBehind) -> WroteBehind {
         loop {
             if self.flush.closed().is_some() {
-                return false;
+                return WroteBehind::Offline;
             }
             let Some((base, from, to, end)) = self.next_step(how) else {
                 break;
             };
             if let Err(error) = self.write_step(base, from, to).await {
+                if may_pass(&error) {
+                    self.shard.note_shortage(&error);
+                    return WroteBehind::Later;
+                }
                 self.take_offline(&format!(
                     "writing segment {base} failed ({error}); everything acknowledged is safe in the journal: repair the disk and restart the broker"
                 ));
-                return false;
+                return WroteBehind::Offline;
             }
             let mut state = self.state.borrow_mut();
             if let Some(segment) = state.segments.get_mut(&base) {
@@ -64,7 +80,7 @@ impl<E: Environment> Log<E> {
             self.shard.wrote_behind(to - from);
             self.release_memory(LetGo::Chunks);
         }
-        true
+        WroteBehind::All
     }
 
     /// The next bytes to write: segment, block range, and up to where the segment is written afterwards.

@@ -6,14 +6,13 @@
 use std::io;
 use std::rc::Rc;
 
-use super::background::WriteBehind;
+use super::background::{WriteBehind, WroteBehind};
 use super::{Log, LogState};
 use crate::checkpoint::{LEADER_EPOCH_FILE, format_epochs};
 use crate::disk::{Disk, DiskFile};
 use crate::engine::ballast::may_pass;
 use crate::environment::Environment;
 use crate::epochs::LeaderEpochs;
-use crate::index::IndexError;
 use crate::journal::FileMark;
 use crate::segment::{EncodedIndexes, SEGMENT_KINDS, file_name, write_indexes};
 
@@ -69,8 +68,8 @@ impl<E: Environment> Log<E> {
         })
     }
 
-    /// Writes and syncs everything appended so far; returns the offset that the recovery point may move to, or `None` when the log is offline.
-    /// With `seal`, the active segment gets its exact size and complete indexes too: a clean stop.
+    /// Writes and syncs everything appended so far; returns the offset that the recovery point may move to, or `None` when the log is offline or its
+    /// files have to wait for space or descriptors. With `seal`, the active segment gets its exact size and complete indexes too: a clean stop.
     pub(crate) async fn checkpoint(&self, seal: bool) -> Option<Checkpointed> {
         let _io = self.io.enter().await;
         let truncations = self.flush.truncations();
@@ -89,7 +88,7 @@ impl<E: Environment> Log<E> {
         };
         self.flushed(target).await.ok()?;
         // Whoever goes on appending meanwhile is not chased: that would not end, and hold the turn.
-        if !self.write_behind_in_turn(WriteBehind::Before(end)).await {
+        if self.write_behind_in_turn(WriteBehind::Before(end)).await != WroteBehind::All {
             return None;
         }
         let done = async {
@@ -172,11 +171,8 @@ impl<E: Environment> Log<E> {
             }
             match &mut segment.indexes {
                 Some(indexes) => {
-                    let sealed = if complete { indexes.seal() } else { Ok(()) };
-                    match sealed {
-                        // Lookups by time go on from the last entry there is.
-                        Ok(()) | Err(IndexError::Full { .. }) => {}
-                        Err(error) => return Err(io::Error::other(error)),
+                    if complete {
+                        indexes.seal().map_err(io::Error::other)?;
                     }
                     let entries = indexes.entry_counts();
                     (complete || segment.durable_index_entries != Some(entries)).then(|| {

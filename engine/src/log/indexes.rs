@@ -7,12 +7,19 @@ use super::read::Straddling;
 use super::{Log, ReadError};
 use crate::batch::{BatchHeader, EndTransactionMarker, HEADER_BYTES};
 use crate::environment::Environment;
-use crate::index::{OffsetEntry, SegmentIndexes, TransactionIndex};
+use crate::index::{IndexSettings, OffsetEntry, SegmentIndexes, TimeEntry, TransactionIndex};
 use crate::memory::BLOCK_BYTES;
 use crate::segment::{EncodedIndexes, index_settings, read_indexes, write_indexes};
 
 /// Bytes looked at in one step of a walk.
 const STEP_BYTES: usize = 1 << 20;
+/// And where the batch looked for lies near.
+const STEP_BYTES_MIN: usize = 32 << 10;
+
+/// The newest entry of a time index, if it has one.
+fn newest_of(indexes: &SegmentIndexes) -> Option<TimeEntry> {
+    (!indexes.times.is_empty()).then(|| indexes.times.last())
+}
 
 impl<E: Environment> Log<E> {
     /// The entry of a segment's offset index at or below `offset`. Whoever goes by it must find a batch at its position that ends at its offset.
@@ -115,6 +122,7 @@ impl<E: Environment> Log<E> {
         let indexes = SegmentIndexes::from_parts(offsets, times, transactions, settings);
         if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
             segment.used = used;
+            segment.unchecked_newest = newest_of(&indexes);
             segment.indexes.get_or_insert(indexes);
         }
         self.shard.indexes_loaded(self, base);
@@ -122,6 +130,8 @@ impl<E: Environment> Log<E> {
     }
 
     /// Makes a segment's offset and time index anew from its batches, and writes them when the segment is sealed. The transaction index in memory stays.
+    ///
+    /// `segment.index.bytes` may have been lowered since the segment was written: entries then lie further apart, so that the whole segment has some.
     pub(super) async fn rebuild_indexes(&self, base: i64) -> Result<(), ReadError> {
         self.rebuild_with(base, None).await
     }
@@ -132,40 +142,39 @@ impl<E: Environment> Log<E> {
         base: i64,
         stored: Option<TransactionIndex>,
     ) -> Result<(), ReadError> {
-        let (settings, sealed, held) = {
+        let (settings, sealed, rolled, size, held) = {
             let state = self.state.borrow();
+            let last = state.segments.last_key_value().map(|(last, _)| *last);
             let segment = state.segments.get(&base);
             let held = segment.and_then(|segment| segment.indexes.as_ref());
             (
                 index_settings(&state.config),
                 segment.is_some_and(|segment| segment.sealed),
+                last != Some(base),
+                segment.map_or(0, |segment| segment.size),
                 held.map(|indexes| indexes.transactions.clone()),
             )
         };
         let replacements = self.replacements.get();
-        let mut indexes = SegmentIndexes::new(base, settings);
-        indexes.transactions = match held.or(stored) {
+        let transactions = match held.or(stored) {
             Some(transactions) => transactions,
             None => self.rebuild_transactions(base).await?,
         };
-        let mut position = 0;
-        loop {
-            let next = self
-                .walk(base, position, |header, at| {
-                    indexes
-                        .on_append(header, at as u32)
-                        .map_err(|error| error.to_string())
-                })
-                .await;
+        let built = self.indexes_of_batches(base, settings).await;
+        if self.replacements.get() != replacements {
+            return Ok(());
+        }
+        let (mut indexes, crowded) = built?;
+        // The active segment rolls when its index is full.
+        if crowded && (sealed || rolled) {
+            let spread = settings.spread_over(size);
+            let built = self.indexes_of_batches(base, spread).await;
             if self.replacements.get() != replacements {
                 return Ok(());
             }
-            let next = next?;
-            if next == position {
-                break;
-            }
-            position = next;
+            (indexes, _) = built?;
         }
+        indexes.transactions = transactions;
         let has_transaction_file = {
             let state = self.state.borrow();
             let segment = state.segments.get(&base);
@@ -190,10 +199,111 @@ impl<E: Environment> Log<E> {
             }
         }
         if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
+            segment.max_timestamp = indexes.max_timestamp().timestamp;
+            segment.unchecked_newest = None;
             segment.indexes = Some(indexes);
         }
         self.shard.indexes_loaded(self, base);
         Ok(())
+    }
+
+    /// Makes sure that the largest timestamp of a segment is that of a batch, not only of an index file.
+    pub(super) async fn check_newest(&self, base: i64) -> Result<(), ReadError> {
+        self.load_indexes(base).await?;
+        let unchecked = {
+            let state = self.state.borrow();
+            let segment = state.segments.get(&base);
+            segment.and_then(|segment| segment.unchecked_newest)
+        };
+        let Some(newest) = unchecked else {
+            return Ok(());
+        };
+        if !self.check_time_entry(base, newest).await? {
+            return Ok(());
+        }
+        if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base)
+            && segment.unchecked_newest == Some(newest)
+        {
+            segment.unchecked_newest = None;
+            segment.max_timestamp = segment.max_timestamp.max(newest.timestamp);
+        }
+        Ok(())
+    }
+
+    /// Whether a time index's entry is true of the batch it names; if not, the indexes have been made anew.
+    pub(super) async fn check_time_entry(
+        &self,
+        base: i64,
+        entry: TimeEntry,
+    ) -> Result<bool, ReadError> {
+        let position = self.position_hint(base, entry.offset).await?;
+        let first = self.header_at(base, position).await?;
+        let named = match first {
+            Some(header) if header.last_offset() < entry.offset => {
+                self.batch_from(base, position, entry.offset).await?
+            }
+            other => other,
+        };
+        let named = named.map(|header| TimeEntry {
+            timestamp: header.max_timestamp,
+            offset: header.last_offset(),
+        });
+        if named == Some(entry) {
+            return Ok(true);
+        }
+        tracing::warn!(log = %self.topic_partition, segment = base, "the time index says {} of offset {}, which is not so: rebuilding it", entry.timestamp, entry.offset);
+        self.rebuild_indexes(base).await?;
+        Ok(false)
+    }
+
+    /// The header of the batch that contains `offset`, or of the one after it, looked for from `position` on.
+    async fn batch_from(
+        &self,
+        base: i64,
+        mut position: u64,
+        offset: i64,
+    ) -> Result<Option<BatchHeader>, ReadError> {
+        let mut found = None;
+        while found.is_none() {
+            let next = self
+                .walk_in_steps(base, position, STEP_BYTES_MIN, |header, _| {
+                    if header.last_offset() >= offset {
+                        found.get_or_insert(*header);
+                    }
+                    Ok(())
+                })
+                .await?;
+            if next == position {
+                break;
+            }
+            position = next;
+        }
+        Ok(found)
+    }
+
+    /// The indexes that a segment's batches give, and whether batches came after they were full.
+    async fn indexes_of_batches(
+        &self,
+        base: i64,
+        settings: IndexSettings,
+    ) -> Result<(SegmentIndexes, bool), ReadError> {
+        let mut indexes = SegmentIndexes::new(base, settings);
+        let mut crowded = false;
+        let mut position = 0;
+        loop {
+            let next = self
+                .walk(base, position, |header, at| {
+                    crowded |= indexes.is_full();
+                    indexes
+                        .on_append(header, at as u32)
+                        .map_err(|error| error.to_string())
+                })
+                .await?;
+            if next == position {
+                return Ok((indexes, crowded));
+            }
+            position = next;
+        }
     }
 
     /// Feeds a segment's indexes with the batches from `position` on.
@@ -230,10 +340,23 @@ impl<E: Environment> Log<E> {
         &self,
         base: i64,
         position: u64,
+        visit: impl FnMut(&BatchHeader, u64) -> Result<(), String>,
+    ) -> Result<u64, ReadError> {
+        self.walk_in_steps(base, position, STEP_BYTES, visit).await
+    }
+
+    /// The same in steps of `step_bytes`, or of as much as a header takes.
+    async fn walk_in_steps(
+        &self,
+        base: i64,
+        position: u64,
+        step_bytes: usize,
         mut visit: impl FnMut(&BatchHeader, u64) -> Result<(), String>,
     ) -> Result<u64, ReadError> {
-        self.walk_batches(base, position, false, |header, at, _| visit(header, at))
-            .await
+        self.walk_batches(base, position, step_bytes, false, |header, at, _| {
+            visit(header, at)
+        })
+        .await
     }
 
     /// The same, and hands out what follows the header of each batch that may be a transaction's marker.
@@ -243,7 +366,7 @@ impl<E: Environment> Log<E> {
         position: u64,
         mut visit: impl FnMut(&BatchHeader, &[u8]) -> Result<(), String>,
     ) -> Result<u64, ReadError> {
-        self.walk_batches(base, position, true, |header, _, records| {
+        self.walk_batches(base, position, STEP_BYTES, true, |header, _, records| {
             visit(header, records)
         })
         .await
@@ -253,6 +376,7 @@ impl<E: Environment> Log<E> {
         &self,
         base: i64,
         position: u64,
+        step_bytes: usize,
         with_markers: bool,
         mut visit: impl FnMut(&BatchHeader, u64, &[u8]) -> Result<(), String>,
     ) -> Result<u64, ReadError> {
@@ -298,7 +422,7 @@ impl<E: Environment> Log<E> {
             return Ok(at);
         }
         let aligned = at / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
-        let bytes = self.read_file(base, aligned, STEP_BYTES, written).await?;
+        let bytes = self.read_file(base, aligned, step_bytes, written).await?;
         // Offset and length lie outside a batch's checksum.
         let mut floor = base;
         while at < written {

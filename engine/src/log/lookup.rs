@@ -1,10 +1,11 @@
 //! Finding offsets by time, and the aborted transactions of a range.
 //!
-//! The time index says where to begin to look, the batches themselves decide; the answer is the record's own offset, as ListOffsets promises.
+//! The time index says where to begin to look, once its entry has agreed with the batch it names; the batches themselves decide, and the answer is the record's own offset, as ListOffsets promises.
 
 use super::{Log, ReadError, ReadLimit, TimestampOffset};
-use crate::batch::{Batch, batches, decompress};
+use crate::batch::{Batch, NO_TIMESTAMP, batches, decompress};
 use crate::environment::Environment;
+use crate::index::{SegmentIndexes, TimeEntry};
 
 /// Bytes looked at in one step.
 const STEP_BYTES: usize = 256 << 10;
@@ -25,17 +26,8 @@ impl<E: Environment> Log<E> {
             if self.max_timestamp_of(base).await? < timestamp {
                 continue;
             }
-            self.load_indexes(base).await?;
-            let hint = {
-                let state = self.state.borrow();
-                let indexes = state
-                    .segments
-                    .get(&base)
-                    .and_then(|segment| segment.indexes.as_ref());
-                indexes.map_or(base, |indexes| {
-                    indexes.times.lookup(timestamp.saturating_sub(1)).offset
-                })
-            };
+            let before = self.entry_before(base, timestamp.saturating_sub(1));
+            let hint = before.await?.offset;
             let found = self
                 .first_match(hint.max(log_start), |record| record.timestamp >= timestamp)
                 .await?;
@@ -46,16 +38,40 @@ impl<E: Environment> Log<E> {
         Ok(None)
     }
 
-    /// The first record with the largest timestamp of the log; `None` when the log is empty.
+    /// The last entry of a segment's time index up to `timestamp` that names a batch before the high watermark, and is true of it.
+    async fn entry_before(&self, base: i64, timestamp: i64) -> Result<TimeEntry, ReadError> {
+        let look_up = || {
+            let state = self.state.borrow();
+            let segment = state.segments.get(&base);
+            let entry = segment
+                .and_then(|segment| segment.indexes.as_ref())
+                .map(|indexes| {
+                    let limit = self.high_watermark();
+                    indexes.times.lookup_before(timestamp, limit)
+                });
+            entry.unwrap_or(TimeEntry {
+                timestamp: NO_TIMESTAMP,
+                offset: base,
+            })
+        };
+        self.load_indexes(base).await?;
+        let entry = look_up();
+        if entry.timestamp == NO_TIMESTAMP || self.check_time_entry(base, entry).await? {
+            return Ok(entry);
+        }
+        Ok(look_up())
+    }
+
+    /// The first record with the largest timestamp of those between the log start and the high watermark; `None` when there are none.
     ///
     /// # Errors
     /// See [`ReadError`].
     pub async fn max_timestamp_offset(&self) -> Result<Option<TimestampOffset>, ReadError> {
         self.check_online()?;
         let bases: Vec<i64> = self.state.borrow().segments.keys().copied().collect();
-        let mut newest = -1;
+        let mut newest = NO_TIMESTAMP;
         for base in bases {
-            newest = newest.max(self.max_timestamp_of(base).await?);
+            newest = newest.max(self.max_visible_timestamp_of(base).await?);
         }
         if newest < 0 {
             return Ok(None);
@@ -92,6 +108,47 @@ impl<E: Environment> Log<E> {
             }
             next = read.next_offset;
         }
+    }
+
+    /// The largest timestamp of a segment's batches from the log start to the high watermark.
+    async fn max_visible_timestamp_of(&self, base: i64) -> Result<i64, ReadError> {
+        let largest = self.max_timestamp_of(base).await?;
+        let visible = self.log_start_offset()..self.high_watermark();
+        let end = {
+            let state = self.state.borrow();
+            let next = state.segments.range(base + 1..).next();
+            next.map_or(state.next_offset, |(next, _)| *next)
+        };
+        if largest < 0 || (visible.start <= base && end <= visible.end) {
+            return Ok(largest);
+        }
+        let entry = self.entry_before(base, i64::MAX).await?;
+        let newest = {
+            let state = self.state.borrow();
+            let segment = state.segments.get(&base);
+            let indexes = segment.and_then(|segment| segment.indexes.as_ref());
+            indexes.map(SegmentIndexes::max_timestamp)
+        };
+        if let Some(newest) = newest.filter(|newest| visible.contains(&newest.offset)) {
+            return Ok(newest.timestamp);
+        }
+        let (mut largest, mut next) = (NO_TIMESTAMP, visible.start.max(base));
+        if visible.contains(&entry.offset) {
+            (largest, next) = (entry.timestamp, entry.offset.max(next));
+        }
+        while next < end.min(visible.end) {
+            let read = self.read(next, STEP_BYTES, true, ReadLimit::HighWatermark);
+            let read = read.await?;
+            if read.is_empty() {
+                break;
+            }
+            for batch in batches(&read.pieces.concat()) {
+                let batch = batch.map_err(|error| self.corrupt(next, error.to_string()))?;
+                largest = largest.max(batch.header.max_timestamp);
+            }
+            next = read.next_offset;
+        }
+        Ok(largest)
     }
 
     /// Walks records from `offset` to the high watermark until one matches.

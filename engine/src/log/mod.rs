@@ -37,7 +37,7 @@ use crate::journal::FileMark;
 use crate::producer_state::{ProducerStates, ProducerView, Verifications};
 use crate::segment::Segment;
 use crate::wait::Turnstile;
-pub(crate) use background::WriteBehind;
+pub(crate) use background::{WriteBehind, WroteBehind};
 pub(crate) use checkpoint::{Checkpointed, ignore_missing};
 use flush::{FlushState, Place};
 use tail::Tail;

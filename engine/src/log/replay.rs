@@ -127,6 +127,11 @@ impl<E: Environment> Log<E> {
         let first = bases.first().map(|(base, _)| *base);
         let removed = first.filter(|first| plan.log_start.is_some_and(|start| start >= *first));
         let point = point.map(|point| removed.map_or(point, |first| point.max(first)));
+        if let Some(point) = point {
+            self.remove_segments_never_begun(point, plan)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
         let end = match point {
             Some(point) if plan.clean => Ok(point),
             Some(point) => self.find_end(point, plan).await,
@@ -155,6 +160,26 @@ impl<E: Environment> Log<E> {
             .await
             .map_err(|error| error.to_string())?;
         self.state.borrow_mut().epochs.truncate_from_end(end);
+        Ok(())
+    }
+
+    /// Removes files of segments that a roll made and then gave up, on a full disk for instance, before the log went on in the segment before: empty, although what has their
+    /// offset was synced before `point`.
+    async fn remove_segments_never_begun(&self, point: i64, plan: &OpenPlan) -> io::Result<()> {
+        let never_begun: Vec<i64> = {
+            let mut state = self.state.borrow_mut();
+            let before = state.segments.range(..point);
+            let bases: Vec<i64> = before
+                .filter(|(base, segment)| segment.size == 0 && !plan.segments.contains(base))
+                .map(|(base, _)| *base)
+                .collect();
+            state.segments.retain(|base, _| !bases.contains(base));
+            bases
+        };
+        for base in never_begun {
+            tracing::info!(log = %self.topic_partition, segment = base, "removing the file of a segment that was never begun");
+            self.remove_segment_files(base).await?;
+        }
         Ok(())
     }
 
@@ -206,14 +231,18 @@ impl<E: Environment> Log<E> {
         }
         // So that no entry is taken for true that leads elsewhere.
         self.position_hint(base, end - 1).await?;
-        let from = match self
-            .state
-            .borrow_mut()
-            .segments
-            .get_mut(&base)
-            .and_then(|segment| segment.indexes.as_mut())
-        {
-            Some(indexes) => indexes.truncate_to(end),
+        let from = match self.state.borrow_mut().segments.get_mut(&base) {
+            Some(segment) => {
+                let unchecked = segment.unchecked_newest.take().is_some();
+                let Some(indexes) = &mut segment.indexes else {
+                    return Ok(());
+                };
+                let from = indexes.truncate_to(end);
+                if unchecked && !indexes.times.is_empty() {
+                    segment.unchecked_newest = Some(indexes.times.last());
+                }
+                from
+            }
             None => return Ok(()),
         };
         self.feed_indexes(base, u64::from(from)).await?;

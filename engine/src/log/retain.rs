@@ -245,18 +245,18 @@ impl<E: Environment> Log<E> {
 
     /// The largest timestamp in a segment, from its time index where it is not known.
     pub(super) async fn max_timestamp_of(&self, base: i64) -> Result<i64, ReadError> {
-        let known = self
-            .state
-            .borrow()
-            .segments
-            .get(&base)
-            .map(|segment| (segment.max_timestamp, segment.size));
-        match known {
-            Some((-1, size)) if size > 0 => {}
-            Some((timestamp, _)) => return Ok(timestamp),
-            None => return Ok(-1),
+        let known = {
+            let state = self.state.borrow();
+            let Some(segment) = state.segments.get(&base) else {
+                return Ok(-1);
+            };
+            let unknown = segment.max_timestamp == -1 && segment.size > 0;
+            (!unknown && segment.unchecked_newest.is_none()).then_some(segment.max_timestamp)
+        };
+        if let Some(timestamp) = known {
+            return Ok(timestamp);
         }
-        self.load_indexes(base).await?;
+        self.check_newest(base).await?;
         let mut state = self.state.borrow_mut();
         let Some(segment) = state.segments.get_mut(&base) else {
             return Ok(-1);

@@ -178,7 +178,8 @@ impl ProducerStates {
     /// Forgets up to `budget` producers unused for longer than `producer.id.expiration.ms`; returns how many. A producer in an open transaction counts as in use.
     pub fn expire(&mut self, now_ms: i64, budget: usize) -> usize {
         let mut forgotten = 0;
-        for _ in 0..budget {
+        // Those in open transactions go to the back of the line: once round it is enough.
+        for _ in 0..budget.min(self.entries.len()) {
             let Some(oldest) = self.entries.get(self.oldest as usize) else {
                 break;
             };

@@ -315,6 +315,21 @@ fn a_new_epoch_starts_at_zero_and_fences_the_old_one() {
 }
 
 #[test]
+fn expiry_ends_whatever_its_budget_when_every_producer_is_in_a_transaction() {
+    let mut states = ProducerStates::new(LIMITS);
+    for id in 1..=3 {
+        let open = ProducerBatch {
+            transactional: true,
+            ..batch(id, 0, 0, 1)
+        };
+        states.record(&open, 10 + id, 0);
+    }
+    // One that went round by its budget would not come back.
+    assert_eq!(states.expire(i64::MAX / 2, usize::MAX), 0);
+    assert_eq!(states.views(0).len(), 3);
+}
+
+#[test]
 fn an_open_transaction_is_neither_expired_nor_evicted() {
     let limits = ProducerLimits {
         producers_max: 2,

@@ -11,7 +11,8 @@ use crate::config::LogConfig;
 use crate::disk::{Disk, OpenOptions};
 use crate::environment::Environment;
 use crate::index::{
-    IndexSettings, OffsetIndex, SegmentIndexes, TIME_ENTRY_BYTES, TimeIndex, TransactionIndex,
+    IndexSettings, OffsetIndex, SegmentIndexes, TIME_ENTRY_BYTES, TimeEntry, TimeIndex,
+    TransactionIndex,
 };
 use crate::memory::round_up;
 
@@ -47,6 +48,8 @@ pub(crate) struct Segment<E: Environment> {
     pub first_timestamp: Option<i64>,
     /// Largest timestamp, ms; −1: unknown or none.
     pub max_timestamp: i64,
+    /// The newest entry of the time index as its file had it, until it has been seen to name its batch.
+    pub unchecked_newest: Option<TimeEntry>,
     /// The file has its exact size and the index files are complete and durable.
     pub sealed: bool,
     /// Entries of the offset, time and transaction index when they were last made durable.
@@ -73,6 +76,7 @@ impl<E: Environment> Segment<E> {
             indexes: Some(SegmentIndexes::new(base_offset, index_settings(config))),
             first_timestamp: None,
             max_timestamp: -1,
+            unchecked_newest: None,
             sealed: false,
             durable_index_entries: None,
             has_transaction_file: false,

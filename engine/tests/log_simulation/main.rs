@@ -7,6 +7,7 @@
 
 mod model;
 mod transactions;
+mod troubles;
 mod workload;
 
 use std::cell::RefCell;

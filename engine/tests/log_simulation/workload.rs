@@ -20,7 +20,7 @@ use crate::transactions::{check_aborted, check_stable, is_transactional, transac
 pub type Shared = Rc<RefCell<Model>>;
 pub type SimLog = Rc<Log<SimEnvironment>>;
 
-fn config(seed: u64) -> EngineConfig {
+pub fn config(seed: u64) -> EngineConfig {
     let mut config = EngineConfig::new(vec![PathBuf::from("/data/a"), PathBuf::from("/data/b")]);
     config.journal_first_file_bytes = 64 << 10;
     config.journal_file_bytes = 64 << (10 + seed % 3);
@@ -43,7 +43,7 @@ fn config(seed: u64) -> EngineConfig {
     config
 }
 
-fn log_config(seed: u64) -> LogConfig {
+pub fn log_config(seed: u64) -> LogConfig {
     LogConfig {
         segment_bytes: 24 << (10 + seed % 3),
         index_interval_bytes: 512,
@@ -253,7 +253,7 @@ async fn verify(
     }
 }
 
-async fn read_all(log: &SimLog, context: &str) -> Vec<ModelBatch> {
+pub async fn read_all(log: &SimLog, context: &str) -> Vec<ModelBatch> {
     let mut found: Vec<ModelBatch> = Vec::new();
     let mut next = log.log_start_offset();
     loop {
@@ -298,7 +298,7 @@ pub fn model_batch(base_offset: i64, bytes: &[u8]) -> ModelBatch {
 }
 
 /// A batch of random size: mostly small, some large enough to be written from the chunk.
-fn random_batch(env: &SimEnvironment, producer: Option<(i64, i32)>) -> Bytes {
+pub fn random_batch(env: &SimEnvironment, producer: Option<(i64, i32)>) -> Bytes {
     let world = env.world();
     let size = match world.random_between(0, 9) {
         0..=5 => world.random_between(1, 900),

@@ -1,7 +1,9 @@
 //! Changing configuration: what each operation does, and what is refused.
 
 use ringlog_net::messages::{alter_configs, incremental_alter_configs};
+use ringlog_net::metadata::{ConfigRecord, MetadataRecord};
 
+use super::super::ApplyError;
 use super::super::configs::{BROKER, BROKER_LOGGER, TOPIC};
 use super::*;
 
@@ -221,6 +223,29 @@ fn refused_changes_change_nothing() {
         change(&mut cluster, 99, "t", &set),
         ErrorCode::INVALID_REQUEST
     );
+}
+
+#[test]
+fn what_no_snapshot_would_hold_is_not_applied() {
+    let cluster = with_topic();
+    let record = |name: &str, value: Option<&str>| {
+        MetadataRecord::Config(ConfigRecord {
+            resource_type: TOPIC,
+            resource_name: Str::from(name),
+            name: Str::from("retention.ms"),
+            value: value.map(Str::from),
+        })
+    };
+    for value in [Some("5"), None] {
+        let mut builder = ImageBuilder::new(cluster.image());
+        assert_eq!(builder.batch(7, 1, &[record("t", value)]), Ok(()));
+        let refused = builder.batch(8, 1, &[record("gone", value)]);
+        let name = Str::from("gone");
+        assert_eq!(
+            refused,
+            Err(ApplyError::UnknownTopicName { offset: 8, name })
+        );
+    }
 }
 
 #[test]

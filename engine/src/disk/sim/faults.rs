@@ -32,6 +32,8 @@ pub enum FaultKind {
     InputOutput,
     /// The operation fails with ENOSPC and does nothing.
     OutOfSpace,
+    /// The operation fails with EMFILE and does nothing: meant for opening.
+    NoDescriptor,
     /// A read succeeds, with one bit of its result flipped.
     BitFlip,
 }
@@ -105,6 +107,7 @@ impl FaultKind {
         match self {
             Self::InputOutput => Some(Errno::EIO),
             Self::OutOfSpace => Some(Errno::ENOSPC),
+            Self::NoDescriptor => Some(Errno::EMFILE),
             Self::BitFlip => None,
         }
     }

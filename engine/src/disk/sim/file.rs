@@ -119,7 +119,9 @@ impl DiskFile for SimFile {
         let medium = &mut state.medium;
         match fault {
             None | Some(FaultKind::BitFlip) => medium.complete_write(open.node, write),
-            Some(FaultKind::OutOfSpace) => medium.cancel_write(open.node, write),
+            Some(FaultKind::OutOfSpace | FaultKind::NoDescriptor) => {
+                medium.cancel_write(open.node, write)
+            }
             Some(FaultKind::InputOutput) => medium.fail_write(open.node, write, &mut state.random),
         }
         match fault.and_then(FaultKind::errno) {

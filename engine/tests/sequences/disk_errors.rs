@@ -2,110 +2,42 @@
 //! records cut away; and what was acknowledged is there again once the disk works.
 
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use ringlog_engine::batch::{BatchBuilder, ProduceRules, batches};
-use ringlog_engine::config::{EngineConfig, LogConfig};
+use ringlog_engine::config::EngineConfig;
 use ringlog_engine::disk::sim::{Fault, FaultKind, Operation, SimDisk};
-use ringlog_engine::engine::{Engine, RecoveredLog, prepare_directories};
+use ringlog_engine::engine::Engine;
 use ringlog_engine::environment::Environment;
-use ringlog_engine::log::{Log, ReadLimit, TopicId, TopicPartition};
-use ringlog_engine::sim::{Executor, SimEnvironment};
+use ringlog_engine::sim::SimEnvironment;
 
-type SimLog = Rc<Log<SimEnvironment>>;
+use crate::support::{batch, config, create, fills, live, open, open_found, put, rules};
 
-fn config() -> EngineConfig {
-    let mut config = EngineConfig::new(vec![PathBuf::from("/data")]);
-    config.journal_first_file_bytes = 64 << 10;
-    config.journal_file_bytes = 128 << 10;
-    config.journal_bytes_max = 512 << 10;
-    config.journal_entry_bytes = 32 << 10;
-    config.tail_cache_bytes = 4 << 20;
-    config.write_behind_bytes = 32 << 10;
-    config.write_behind_age = Duration::from_millis(100);
-    config
-}
-
-fn id(number: u8) -> TopicId {
-    TopicId([number; 16])
-}
-
-fn batch(fill: u8, size: usize) -> Bytes {
-    let builder = BatchBuilder::new().record(1_704_067_200_000, None, Some(&vec![fill; size]));
-    Bytes::from(builder.build().expect("a batch"))
-}
-
-fn rules() -> ProduceRules {
-    ProduceRules {
-        now_ms: 1_704_067_200_000,
-        ..ProduceRules::default()
+fn soon_behind() -> EngineConfig {
+    EngineConfig {
+        journal_entry_bytes: 32 << 10,
+        write_behind_bytes: 32 << 10,
+        write_behind_age: Duration::from_millis(100),
+        ..config()
     }
 }
 
-async fn open(env: &SimEnvironment) -> (Engine<SimEnvironment>, Vec<RecoveredLog>) {
-    let config = config();
-    prepare_directories(env, &config).await.expect("prepared");
-    Engine::open(env.clone(), config).await.expect("opened")
-}
-
-async fn create(engine: &Engine<SimEnvironment>, number: u8) -> SimLog {
-    let name = TopicPartition::new(format!("t{number}"), 0);
-    let created = engine.create_log(name, id(number), LogConfig::default(), None);
-    created.await.expect("made")
-}
-
-async fn put(log: &SimLog, fill: u8, size: usize) {
-    let appended = log
-        .append(batch(fill, size), &rules(), 1)
-        .await
-        .expect("appended");
-    log.flushed(appended.last_offset + 1)
-        .await
-        .expect("flushed");
-}
-
-/// The fill byte of every record, in order; each batch holds one.
-async fn fills(log: &SimLog) -> Vec<u8> {
-    let mut found = Vec::new();
-    let mut next = 0;
-    loop {
-        let read = log
-            .read(next, 1 << 20, true, ReadLimit::HighWatermark)
-            .await
-            .expect("readable");
-        if read.is_empty() {
-            return found;
-        }
-        for batch in batches(&read.pieces.concat()) {
-            let batch = batch.expect("a batch");
-            assert!(batch.checksum_matches());
-            found.push(batch.bytes[batch.bytes.len() - 2]);
-        }
-        next = read.next_offset;
-    }
-}
-
-/// Runs a life on `disk` to its end.
-fn live<F: Future<Output = T> + 'static, T: 'static>(
-    seed: u64,
+/// Runs a life to its end, after which the power goes.
+fn until_power_loss<F: Future<Output = T> + 'static, T: 'static>(
     disk: &SimDisk,
+    seed: u64,
     life: impl FnOnce(SimEnvironment) -> F,
 ) -> (T, SimDisk) {
-    let executor = Executor::with_disk(seed, disk.clone());
-    let result = executor.run_until(Default::default(), life).finished();
-    let after = executor.disk().crash(seed + 1000);
-    (result, after)
+    let (result, disk) = live(disk, seed, life);
+    (result, disk.crash(seed + 1000))
 }
 
 /// Twenty acknowledged batches, then the power goes; returns the disk.
 fn twenty_batches() -> SimDisk {
-    let (_, disk) = live(1, &SimDisk::new(1), |env| async move {
-        let (engine, _) = open(&env).await;
+    let (_, disk) = until_power_loss(&SimDisk::new(1), 1, |env| async move {
+        let engine = open(&env, soon_behind()).await;
         let log = create(&engine, 1).await;
         for fill in 0..20 {
-            put(&log, fill, 3000).await;
+            put(&log, batch(3000, fill)).await;
         }
     });
     disk
@@ -136,11 +68,11 @@ fn damage_inside_the_journal_is_never_a_silent_end() {
         disk.flip_bit(&path, at as u64, 3).expect("flipped");
         let mut disk = disk;
         for life in 0..2 {
-            let (recovered, after) = live(10 + life, &disk, |env| async move {
-                let (engine, recovered) = open(&env).await;
+            let (recovered, after) = until_power_loss(&disk, 10 + life, |env| async move {
+                let (engine, recovered) = open_found(&env, soon_behind()).await;
                 let log = create(&engine, 1).await;
                 assert!(
-                    log.append(batch(1, 10), &rules(), 1).await.is_err(),
+                    log.append(batch(10, 1), &rules(), 1).await.is_err(),
                     "an offline log takes nothing"
                 );
                 engine.shutdown_clean().await.expect("stopped");
@@ -165,16 +97,16 @@ fn a_read_error_in_the_journal_is_not_taken_for_its_end() {
         ".journal",
         2,
     ));
-    let (opened, disk) = live(2, &disk, |env| async move {
-        Engine::open(env, config())
+    let (opened, disk) = until_power_loss(&disk, 2, |env| async move {
+        Engine::open(env, soon_behind())
             .await
             .map(|_| ())
             .map_err(|error| error.to_string())
     });
     assert!(opened.is_err(), "an unreadable journal must not open");
     disk.clear_faults();
-    let (found, _) = live(3, &disk, |env| async move {
-        let (engine, _) = open(&env).await;
+    let (found, _) = until_power_loss(&disk, 3, |env| async move {
+        let engine = open(&env, soon_behind()).await;
         fills(&create(&engine, 1).await).await
     });
     assert_eq!(found, (0..20).collect::<Vec<u8>>());
@@ -182,11 +114,11 @@ fn a_read_error_in_the_journal_is_not_taken_for_its_end() {
 
 #[test]
 fn an_error_on_the_journal_takes_the_shard_offline_for_good() {
-    let (_, disk) = live(4, &SimDisk::new(4), |env| async move {
-        let (engine, _) = open(&env).await;
+    let (_, disk) = until_power_loss(&SimDisk::new(4), 4, |env| async move {
+        let engine = open(&env, soon_behind()).await;
         let (one, two) = (create(&engine, 1).await, create(&engine, 2).await);
-        put(&one, 1, 100).await;
-        put(&two, 2, 100).await;
+        put(&one, batch(100, 1)).await;
+        put(&two, batch(100, 2)).await;
         env.disk().inject(Fault::once(
             FaultKind::InputOutput,
             Operation::Write,
@@ -194,7 +126,7 @@ fn an_error_on_the_journal_takes_the_shard_offline_for_good() {
             0,
         ));
         let appended = one
-            .append(batch(3, 100), &rules(), 1)
+            .append(batch(100, 3), &rules(), 1)
             .await
             .expect("the order is fixed before the write");
         let flushed = one.flushed(appended.last_offset + 1).await;
@@ -208,14 +140,14 @@ fn an_error_on_the_journal_takes_the_shard_offline_for_good() {
             "nothing past the flushed offset is served"
         );
         for log in [&one, &two] {
-            let again = log.append(batch(4, 100), &rules(), 1).await;
+            let again = log.append(batch(100, 4), &rules(), 1).await;
             assert!(again.is_err(), "a failed journal is not tried again");
             let waited = log.wait_for(log.high_watermark()).await;
             assert!(waited.is_err(), "a parked fetch is told");
         }
     });
-    let (found, _) = live(5, &disk, |env| async move {
-        let (engine, _) = open(&env).await;
+    let (found, _) = until_power_loss(&disk, 5, |env| async move {
+        let engine = open(&env, soon_behind()).await;
         (
             fills(&create(&engine, 1).await).await,
             fills(&create(&engine, 2).await).await,
@@ -229,27 +161,27 @@ fn an_error_on_the_journal_takes_the_shard_offline_for_good() {
 #[test]
 fn an_error_on_a_segment_harms_one_log_and_loses_nothing() {
     for operation in [Operation::Write, Operation::Sync] {
-        let (_, disk) = live(6, &SimDisk::new(6), move |env| async move {
-            let (engine, _) = open(&env).await;
+        let (_, disk) = until_power_loss(&SimDisk::new(6), 6, move |env| async move {
+            let engine = open(&env, soon_behind()).await;
             let (bad, good) = (create(&engine, 1).await, create(&engine, 2).await);
             for fill in 0..10 {
-                put(&bad, fill, 3000).await;
+                put(&bad, batch(3000, fill)).await;
             }
             assert!(bad.truncate_to(8).await.is_ok());
-            put(&bad, 8, 20_000).await;
-            put(&bad, 9, 100).await;
+            put(&bad, batch(20_000, 8)).await;
+            put(&bad, batch(100, 9)).await;
             env.disk()
                 .inject(Fault::always(FaultKind::InputOutput, operation, "t1-0/"));
             // Enough for the journal to go round several times.
             for round in 0..200u8 {
-                put(&good, round, 10_000).await;
+                put(&good, batch(10_000, round)).await;
             }
             assert!(bad.failure().is_some(), "{operation:?}: its disk refuses");
             assert!(good.failure().is_none());
         });
         disk.clear_faults();
-        let (_, _) = live(7, &disk, move |env| async move {
-            let (engine, recovered) = open(&env).await;
+        let (_, _) = until_power_loss(&disk, 7, move |env| async move {
+            let (engine, recovered) = open_found(&env, soon_behind()).await;
             assert!(
                 recovered.iter().all(|log| log.offline.is_none()),
                 "{operation:?}: {recovered:?}"
@@ -268,15 +200,16 @@ fn an_error_on_a_segment_harms_one_log_and_loses_nothing() {
 
 #[test]
 fn damage_before_the_recovery_point_takes_that_log_offline_and_stays() {
-    let (_, disk) = live(8, &SimDisk::new(8), |env| async move {
-        let mut config = config();
-        config.checkpoint_interval = Duration::from_millis(100);
-        prepare_directories(&env, &config).await.expect("prepared");
-        let (engine, _) = Engine::open(env.clone(), config).await.expect("opened");
+    let (_, disk) = until_power_loss(&SimDisk::new(8), 8, |env| async move {
+        let config = EngineConfig {
+            checkpoint_interval: Duration::from_millis(100),
+            ..soon_behind()
+        };
+        let engine = open(&env, config).await;
         let (one, two) = (create(&engine, 1).await, create(&engine, 2).await);
         for fill in 0..10 {
-            put(&one, fill, 300).await;
-            put(&two, fill, 300).await;
+            put(&one, batch(300, fill)).await;
+            put(&two, batch(300, fill)).await;
         }
         env.sleep(Duration::from_secs(2)).await;
     });
@@ -284,8 +217,8 @@ fn damage_before_the_recovery_point_takes_that_log_offline_and_stays() {
     disk.flip_bit(path, 3000, 1).expect("flipped");
     let mut disk = disk;
     for life in 0..2 {
-        let (recovered, after) = live(20 + life, &disk, |env| async move {
-            let (engine, recovered) = open(&env).await;
+        let (recovered, after) = until_power_loss(&disk, 20 + life, |env| async move {
+            let (engine, recovered) = open_found(&env, soon_behind()).await;
             assert_eq!(
                 fills(&create(&engine, 2).await).await,
                 (0..10).collect::<Vec<u8>>()
