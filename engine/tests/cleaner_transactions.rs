@@ -61,7 +61,7 @@ fn config(seed: u64) -> EngineConfig {
         write_behind_age: Duration::from_millis(20),
         checkpoint_interval: Duration::from_millis(20),
         cleaner_backoff: Duration::from_millis(7),
-        cleaner_dedupe_bytes: if seed % 3 == 0 { 300 } else { 1 << 20 },
+        cleaner_dedupe_bytes: if seed.is_multiple_of(3) { 300 } else { 1 << 20 },
         cleaner_io_buffer_bytes: 128 << 10,
         ..EngineConfig::new(vec![PathBuf::from("/data")])
     }

@@ -419,7 +419,7 @@ impl<E: Environment> Log<E> {
         if self.is_retiring() || self.check_online().is_err() {
             return Err(CleanFailure::Interrupted("the log leaves or is offline"));
         }
-        if self.truncating.get() || self.flush.truncations() != truncations {
+        if !self.replacing.is_free() || self.flush.truncations() != truncations {
             return Err(CleanFailure::Interrupted("the log was truncated"));
         }
         Ok(())

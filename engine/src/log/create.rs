@@ -73,7 +73,7 @@ impl<E: Environment> Log<E> {
             essential: Cell::new(false),
             presence: Cell::new(Presence::Here),
             replacements: Cell::new(0),
-            truncating: Cell::new(false),
+            replacing: Turnstile::default(),
             truncated: Cell::new(None),
             me: me.clone(),
             shard,

@@ -69,8 +69,8 @@ pub struct Log<E: Environment> {
     presence: Cell<Presence>,
     /// How often segments were put in the place of others: who reads by places in segments starts again.
     replacements: Cell<u64>,
-    /// A truncation is under way: no segment may be replaced.
-    truncating: Cell<bool>,
+    /// Either a truncation, which finds places in segments and cuts there later, or segments that take the place of others. Those do not come while the other is in.
+    replacing: Turnstile,
     /// Where the journal may truncate the log to at the next start, and the last of its entries that may say so.
     truncated: Cell<Option<(i64, u64)>>,
     /// Itself, for the shard's lines.

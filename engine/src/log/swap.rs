@@ -51,6 +51,8 @@ impl<E: Environment> Log<E> {
     ) -> Result<(), CleanFailure> {
         let _io = self.io.enter().await;
         self.check_cleanable(truncations)?;
+        // Free, as was just seen: this waits for nobody.
+        let _replacing = self.replacing.enter().await;
         let had_transaction_file = {
             let state = self.state.borrow();
             let mut had = false;

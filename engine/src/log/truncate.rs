@@ -32,24 +32,6 @@ impl<E: Environment> Drop for Unfinished<'_, E> {
     }
 }
 
-/// As long as this lives, segments stay where they are: a place that was found in one still is that place when it is cut there.
-struct Truncating<'a, E: Environment>(&'a Log<E>);
-
-impl<'a, E: Environment> Truncating<'a, E> {
-    /// Waits for segments that are just being replaced.
-    async fn begin(log: &'a Log<E>) -> Self {
-        let _io = log.io.enter().await;
-        log.truncating.set(true);
-        Self(log)
-    }
-}
-
-impl<E: Environment> Drop for Truncating<'_, E> {
-    fn drop(&mut self) {
-        self.0.truncating.set(false);
-    }
-}
-
 impl<E: Environment> Log<E> {
     /// Cuts off the batch that contains `offset` and everything after it; durable when this returns. Returns the log's new end, which is at most `offset`.
     ///
@@ -59,7 +41,8 @@ impl<E: Environment> Log<E> {
         let _turn = self.appending.enter().await;
         self.check_online()?;
         self.check_staying()?;
-        let _truncating = Truncating::begin(self).await;
+        // As long as this is held, a place found in a segment still is that place when it is cut there. Only segments that are just taking the place of others are waited for.
+        let _replacing = self.replacing.enter().await;
         let end = self.log_end_offset();
         if offset >= end {
             return Ok(end);
