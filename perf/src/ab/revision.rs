@@ -50,9 +50,7 @@ pub enum RevisionError {
         reason: String,
     },
     /// It does not build.
-    #[error(
-        "{revision} does not build: `{command}` {how}; the whole output is in {log}\n{tail}"
-    )]
+    #[error("{revision} does not build: `{command}` {how}; the whole output is in {log}\n{tail}")]
     Build {
         /// The revision and its commit.
         revision: String,
