@@ -50,14 +50,10 @@ pub enum RevisionError {
         reason: String,
     },
     /// It does not build.
-    #[error(
-        "{name} ({commit:.12}) does not build: `{command}` {how}; the whole output is in {log}\n{tail}"
-    )]
+    #[error("{revision} does not build: `{command}` {how}; the whole output is in {log}\n{tail}")]
     Build {
-        /// The revision.
-        name: String,
-        /// Its commit.
-        commit: String,
+        /// The revision and its commit.
+        revision: String,
         /// The command that failed.
         command: String,
         /// How.
@@ -192,8 +188,7 @@ impl Revision {
             let said = fs::read_to_string(log).unwrap_or_default();
             let lines: Vec<&str> = said.lines().collect();
             RevisionError::Build {
-                name: self.name.clone(),
-                commit: self.commit.clone(),
+                revision: format!("{} ({:.12})", self.name, self.commit),
                 command: command.join(" "),
                 how,
                 log: log.display().to_string(),
