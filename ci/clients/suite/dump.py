@@ -12,9 +12,9 @@ from suite.transactions import Producer
 COMPLAINTS = re.compile(r"(?i)mismatch|non-consecutive|out of order|corrupt|invalid|not valid|Exception|isvalid: false|Found timestamp mismatch|failed")
 SEALED_SEGMENT_BYTES = 1_048_576
 
-# Empty, Ongoing, PrepareCommit, CompleteCommit, Ongoing, PrepareAbort, CompleteAbort: a transaction that commits and one that aborts. That the first is
-# complete need not stand by itself where the next one waited for it.
-TRANSACTION_STATES = "0 1 2( 4)? 1 3 5"
+# Empty, Ongoing, PrepareCommit, CompleteCommit, Ongoing, PrepareAbort, CompleteAbort, Empty: a transaction that commits, one that aborts, and a producer
+# that takes the id over. That one is complete need not stand by itself where the next request waited for it.
+TRANSACTION_STATES = "0 1 2( 4)? 1 3( 5)? 0"
 
 
 def java_hash(text):
@@ -74,6 +74,7 @@ class Dump:
             producer = Producer(self.steward, self.topic, self.transactional_id)
             producer.transaction(self.topic, b"committed")
             producer.transaction(self.topic, b"aborted", commit=False)
+            Producer(self.steward, self.topic, self.transactional_id)
 
     def files(self, data, partition, ending):
         found = sorted((pathlib.Path(data) / f"{self.topic}-{partition}").glob(f"*{ending}"))
