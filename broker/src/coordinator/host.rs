@@ -116,6 +116,8 @@ pub struct Host<M: Machine> {
     waiting: RefCell<HashMap<Token, Answer<M>>>,
     queue: RefCell<VecDeque<Event<M>>>,
     writing: Cell<bool>,
+    /// Counts the states that were thrown away.
+    life: Cell<u64>,
     /// The deadline that the clock's task waits for.
     armed: Cell<Option<u64>>,
     rearm: Changed,
@@ -149,6 +151,7 @@ impl<M: Machine> Host<M> {
             waiting: RefCell::default(),
             queue: RefCell::default(),
             writing: Cell::new(false),
+            life: Cell::new(0),
             armed: Cell::new(None),
             rearm: Changed::default(),
             resigned: Signal::default(),
@@ -168,9 +171,14 @@ impl<M: Machine> Host<M> {
         self.shard.upgrade()
     }
 
-    /// Whether it was given up.
-    pub fn is_resigned(&self) -> bool {
-        self.resigned.is_raised()
+    /// Names the state that is in charge now: another one has another name.
+    pub fn life(&self) -> u64 {
+        self.life.get()
+    }
+
+    /// Whether the state of that name is still in charge: it was neither given up nor thrown away.
+    pub fn is_in_charge(&self, life: u64) -> bool {
+        !self.resigned.is_raised() && self.life.get() == life
     }
 
     /// Hands a request to the machine and waits for its answer.
@@ -270,10 +278,27 @@ impl<M: Machine> Host<M> {
         let _ = self.step(|machine, now, _, output| act(machine, now, output));
     }
 
-    /// Gives the partition up: whoever waits is answered.
+    /// Gives the partition up: whoever waits is answered. What waits for its turn is not written any more, for the next in charge may have read the log already; what is
+    /// being written is answered by what becomes of it.
     pub fn resign(self: &Rc<Self>) {
         let phase = self.phase.replace(Phase::Resigned);
         self.resigned.raise();
+        for event in self.queue.take() {
+            match event {
+                Event::Changed(output) => {
+                    for (token, _) in output.commands.replies {
+                        self.answer(token, Err(ErrorCode::NOT_COORDINATOR));
+                    }
+                }
+                Event::InTransaction { token, .. } => {
+                    self.answer(token, Err(ErrorCode::NOT_COORDINATOR));
+                }
+                Event::Marker { done, .. } => {
+                    // Whoever wanted it may have stopped.
+                    let _ = done.send(ErrorCode::NOT_COORDINATOR);
+                }
+            }
+        }
         if let Phase::Active(mut machine) = phase {
             let mut output = Output::default();
             machine.resign(&mut output);
@@ -443,10 +468,9 @@ impl<M: Machine> Host<M> {
         transaction_version: i8,
         done: oneshot::Sender<ErrorCode>,
     ) -> Result<(), String> {
-        let epoch = self.log.leader_epoch();
         let code = match self
             .log
-            .append_marker(marker, epoch, transaction_version)
+            .append_marker(marker, self.place.leader_epoch, transaction_version)
             .await
         {
             Ok(appended) => {
@@ -489,10 +513,9 @@ impl<M: Machine> Host<M> {
             builder.push(now_ms, Some(&record.key), record.value.as_deref(), &[]);
         }
         let batch = builder.build().map_err(|error| error.to_string())?;
-        let epoch = self.log.leader_epoch();
         let appended = self
             .log
-            .append_from_coordinator(batch.into(), epoch, guard)
+            .append_from_coordinator(batch.into(), self.place.leader_epoch, guard)
             .await
             .map_err(|error| error.to_string())?;
         let flushed = self.log.flushed(appended.last_offset + 1).await;
@@ -504,14 +527,15 @@ impl<M: Machine> Host<M> {
         let log = self.log.topic_partition();
         tracing::error!(%log, reason, "a coordinator could not write; its clients are told to come again, and its state is loaded anew");
         self.queue.borrow_mut().clear();
+        // Without a sender whoever waits learns that there is no answer.
+        self.waiting.borrow_mut().clear();
         let mut phase = self.phase.borrow_mut();
         if matches!(*phase, Phase::Resigned) {
             return;
         }
         *phase = Phase::Loading;
         drop(phase);
-        // Without a sender whoever waits learns that there is no answer.
-        self.waiting.borrow_mut().clear();
+        self.life.set(self.life.get() + 1);
         let host = self.clone();
         spawn("load coordinator", async move {
             if let Some(shard) = host.shard.upgrade() {

@@ -69,7 +69,11 @@ impl Machine for TransactionCoordinator {
     }
 
     fn perform(host: &Rc<Host<Self>>, markers: MarkersToWrite) {
-        spawn("transaction markers", write_markers(host.clone(), markers));
+        let life = host.life();
+        spawn(
+            "transaction markers",
+            write_markers(host.clone(), life, markers),
+        );
     }
 
     fn after_event(host: &Rc<Host<Self>>) {
@@ -131,7 +135,7 @@ pub(super) fn expire(host: &Rc<Host<TransactionCoordinator>>) {
 pub struct MarkersUnderWay(HashMap<Str, Rc<Signal>>);
 
 /// Writes markers until every partition has its own, or cannot have one.
-async fn write_markers(host: Rc<Host<TransactionCoordinator>>, markers: MarkersToWrite) {
+async fn write_markers(host: Rc<Host<TransactionCoordinator>>, life: u64, markers: MarkersToWrite) {
     let Some(shard) = host.shard() else { return };
     let id = markers.transactional_id.clone();
     let done = Rc::new(Signal::default());
@@ -143,7 +147,7 @@ async fn write_markers(host: Rc<Host<TransactionCoordinator>>, markers: MarkersT
         before.wait().await;
     }
     drop(shard);
-    write_all(&host, &markers).await;
+    write_all(&host, life, &markers).await;
     done.raise();
     if let Some(shard) = host.shard() {
         let mut under_way = shard.coordinators.markers.borrow_mut();
@@ -157,13 +161,13 @@ async fn write_markers(host: Rc<Host<TransactionCoordinator>>, markers: MarkersT
     }
 }
 
-async fn write_all(host: &Rc<Host<TransactionCoordinator>>, markers: &MarkersToWrite) {
+async fn write_all(host: &Rc<Host<TransactionCoordinator>>, life: u64, markers: &MarkersToWrite) {
     let mut left = markers.partitions.clone();
     let mut pause = AGAIN_AFTER;
     let mut complained = false;
     while !left.is_empty() {
         // Once somebody else is in charge, or the state was loaded anew, that one writes them.
-        let Some(shard) = host.shard().filter(|_| !host.is_resigned()) else {
+        let Some(shard) = host.shard().filter(|_| host.is_in_charge(life)) else {
             return;
         };
         let mut finished = Vec::new();
@@ -179,6 +183,10 @@ async fn write_all(host: &Rc<Host<TransactionCoordinator>>, markers: &MarkersToW
             }
         }
         left.retain(|one| !finished.contains(one));
+        // A state that was loaded meanwhile counts its decisions anew, and must not take this report for one of its own: its markers are still to come.
+        if !host.is_in_charge(life) {
+            return;
+        }
         host.happen(|machine, now, output| {
             let id = &markers.transactional_id;
             with(output, |commands| {
