@@ -29,6 +29,9 @@ use crate::shard::{Log, Shard};
 const BATCH_BYTES: usize = 256 << 10;
 /// How long to wait after a failure before the state is loaded anew.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Events that may wait to be written before work that is due in steps pauses, and for how long it does.
+const STEPS_AHEAD_MAX: usize = 64;
+const BETWEEN_STEPS: Duration = Duration::from_millis(1);
 
 /// Who asks, as it travels between shards.
 #[derive(Clone, Debug)]
@@ -604,7 +607,16 @@ impl<M: Machine> Host<M> {
                     drop(shard);
                     let _ = select(pin!(sleep), changed).await;
                 }
-                Some(_) => self.happen(|machine, now, output| machine.on_timeout(now, output)),
+                Some(_) => {
+                    let step = async {
+                        self.happen(|machine, now, output| machine.on_timeout(now, output))
+                    };
+                    shard.measured(step).await;
+                    // What is left is due at once, but not before most of what the steps so far have brought about is written.
+                    while self.queue.borrow().len() > STEPS_AHEAD_MAX {
+                        shard.environment.sleep(BETWEEN_STEPS).await;
+                    }
+                }
             }
         }
     }

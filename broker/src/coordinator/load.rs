@@ -41,13 +41,17 @@ pub(super) async fn load<M: Machine>(
             [only] => only.clone(),
             pieces => Bytes::from(pieces.concat()),
         };
-        for batch in batches(&bytes) {
-            let batch = batch.map_err(|error| error.to_string())?;
-            let (taken, left) = replay(shard, &batch, machine)?;
-            entries += taken;
-            skipped += left;
-        }
-        shard.breathe().await;
+        // Measured, so that a long log leaves the thread to others now and then.
+        let replayed = shard.measured(async {
+            for batch in batches(&bytes) {
+                let batch = batch.map_err(|error| error.to_string())?;
+                let (taken, left) = replay(shard, &batch, machine)?;
+                entries += taken;
+                skipped += left;
+            }
+            Ok::<(), String>(())
+        });
+        replayed.await?;
     }
     // What is not durable yet may still be lost, and the state with it.
     log.flushed(offset)

@@ -154,15 +154,16 @@ impl Shard {
     pub(crate) fn let_expire(self: &Rc<Self>) {
         self.again_and_again("offsets.retention.check.interval.ms", async |shard| {
             for host in shard.coordinators.groups() {
-                host.happen(|machine, now, output| machine.expire(now, &mut output.commands));
-                shard.breathe().await;
+                let step = async {
+                    host.happen(|machine, now, output| machine.expire(now, &mut output.commands));
+                };
+                shard.measured(step).await;
             }
         });
         let key = "transaction.remove.expired.transaction.cleanup.interval.ms";
         self.again_and_again(key, async |shard| {
             for host in shard.coordinators.transactions() {
-                transactions::expire(&host);
-                shard.breathe().await;
+                while shard.measured(async { transactions::expire(&host) }).await {}
             }
         });
     }

@@ -120,14 +120,13 @@ pub(super) fn config(config: &BrokerConfig) -> TransactionConfig {
     }
 }
 
-/// Forgets transactional ids that nobody uses any more.
-pub(super) fn expire(host: &Rc<Host<TransactionCoordinator>>) {
-    let mut more = true;
-    while std::mem::take(&mut more) {
-        host.happen(|machine, now, output| {
-            with(output, |commands| more = machine.expire(now, commands));
-        });
-    }
+/// Forgets transactional ids that nobody uses any more, a bounded number; whether there may be others.
+pub(super) fn expire(host: &Rc<Host<TransactionCoordinator>>) -> bool {
+    let mut more = false;
+    host.happen(|machine, now, output| {
+        with(output, |commands| more = machine.expire(now, commands));
+    });
+    more
 }
 
 /// Marker writes under way, by transactional id: those of one id follow each other, because a late one would end the next transaction.
