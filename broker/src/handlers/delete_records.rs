@@ -33,6 +33,10 @@ pub async fn handle(
             if !context.authorize(Operation::Delete, ResourceType::Topic, &topic.name) {
                 return Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED);
             }
+            // Whatever its policy, it is what a coordinator is loaded from.
+            if topic.internal {
+                return Err(ErrorCode::INVALID_TOPIC_EXCEPTION);
+            }
             // Records of a compacted topic go by key, never by offset alone.
             let policy = config::topic::effective(
                 "cleanup.policy",

@@ -5,6 +5,7 @@
 mod admin;
 mod asked;
 mod configs;
+mod coordinators;
 mod descriptors;
 mod directories;
 mod durability;
