@@ -31,7 +31,7 @@ pub async fn handle(context: &RequestContext, request: OffsetFetchRequest) -> Of
             .enumerate()
             .map(|(at, group)| async move {
                 if at >= GROUPS_MAX {
-                    return refused(&group, ErrorCode::INVALID_REQUEST);
+                    return refused(context, &group, ErrorCode::INVALID_REQUEST);
                 }
                 fetch(context, group, require_stable).await
             });
@@ -56,11 +56,11 @@ pub async fn handle(context: &RequestContext, request: OffsetFetchRequest) -> Of
         }),
         ..OffsetFetchRequestGroup::default()
     };
-    single(context.version, fetch(context, group, require_stable).await)
+    single(fetch(context, group, require_stable).await)
 }
 
 /// The answer for one group in the form from before version 8.
-fn single(version: i16, group: OffsetFetchResponseGroup) -> OffsetFetchResponse {
+fn single(group: OffsetFetchResponseGroup) -> OffsetFetchResponse {
     let error_code = group.error_code;
     let topics = group
         .topics
@@ -75,11 +75,7 @@ fn single(version: i16, group: OffsetFetchResponseGroup) -> OffsetFetchResponse 
                     committed_offset: partition.committed_offset,
                     committed_leader_epoch: partition.committed_leader_epoch,
                     metadata: partition.metadata,
-                    // Before version 2 there is no other place for the group's own error.
-                    error_code: match partition.error_code {
-                        ErrorCode::NONE if version < ALL_TOPICS_FROM => error_code,
-                        own => own,
-                    },
+                    error_code: partition.error_code,
                 })
                 .collect(),
         });
@@ -96,9 +92,9 @@ async fn fetch(
     require_stable: bool,
 ) -> OffsetFetchResponseGroup {
     if let Err(error) = may(context, Operation::Describe, &group.group_id) {
-        return refused(&group, error);
+        return refused(context, &group, error);
     }
-    let whole = refused(&group, ErrorCode::UNKNOWN_SERVER_ERROR);
+    let whole = refused(context, &group, ErrorCode::UNKNOWN_SERVER_ERROR);
     let mut unknown = Vec::new();
     if let Some(topics) = &mut group.topics {
         topics.retain_mut(|topic| match resolve(context, topic) {
@@ -116,24 +112,43 @@ async fn fetch(
             };
         }
     }
+    let all = group.topics.is_none();
     let group_id = group.group_id.detached();
     let asked = context.ask_group(&group_id, move |machine, caller, output| {
         machine.offset_fetch(caller, group, require_stable, output);
     });
-    match asked.await {
-        Ok(GroupReply::OffsetFetchGroup(mut answered)) => {
+    let error_code = match asked.await {
+        Ok(GroupReply::OffsetFetchGroup(mut answered)) if answered.error_code.is_none() => {
+            if all {
+                answered.topics.retain(|topic| {
+                    context.authorize(Operation::Describe, ResourceType::Topic, &topic.name)
+                });
+            }
             if context.version >= TOPIC_IDS_FROM {
                 name_by_id(context, &mut answered);
             }
             answered.topics.extend(unknown);
-            answered
+            return answered;
         }
-        Ok(_) => whole,
-        Err(error_code) => OffsetFetchResponseGroup {
-            error_code,
-            ..whole
-        },
+        Ok(GroupReply::OffsetFetchGroup(answered)) => answered.error_code,
+        Ok(_) => ErrorCode::UNKNOWN_SERVER_ERROR,
+        Err(error) => told(error),
+    };
+    with_error(whole, error_code)
+}
+
+/// Puts an error in the place of another.
+fn with_error(
+    mut group: OffsetFetchResponseGroup,
+    error_code: ErrorCode,
+) -> OffsetFetchResponseGroup {
+    group.error_code = error_code;
+    for topic in &mut group.topics {
+        for partition in &mut topic.partitions {
+            partition.error_code = error_code;
+        }
     }
+    group
 }
 
 /// Gives a topic its name, if it may be looked at.
@@ -192,11 +207,27 @@ fn without_offsets(
     }
 }
 
-/// A group's answer with an error and nothing else; before version 2 its partitions carry the error.
-fn refused(group: &OffsetFetchRequestGroup, error_code: ErrorCode) -> OffsetFetchResponseGroup {
+/// A group's answer with an error and nothing else; before version 2, where only partitions can carry it, with those that were asked for.
+fn refused(
+    context: &RequestContext,
+    group: &OffsetFetchRequestGroup,
+    error_code: ErrorCode,
+) -> OffsetFetchResponseGroup {
+    let by_partition = context.version < ALL_TOPICS_FROM;
+    let topics = group.topics.iter().flatten().filter(|_| by_partition);
     OffsetFetchResponseGroup {
         group_id: group.group_id.detached(),
-        topics: Vec::new(),
+        topics: topics
+            .map(|topic| without_offsets(topic, error_code))
+            .collect(),
         error_code,
+    }
+}
+
+/// A coordinator's error in words that every consumer tries again on: those before Kafka 3.9 do not expect COORDINATOR_NOT_AVAILABLE here.
+fn told(error: ErrorCode) -> ErrorCode {
+    match error {
+        ErrorCode::COORDINATOR_NOT_AVAILABLE => ErrorCode::NOT_COORDINATOR,
+        other => other,
     }
 }

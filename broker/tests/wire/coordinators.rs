@@ -4,6 +4,7 @@ use ringlog_net::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
 use ringlog_net::messages::find_coordinator::FindCoordinatorRequest;
+use ringlog_net::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestTopic};
 use ringlog_net::request::{Request, Response};
 use ringlog_net::{ErrorCode, Str};
 
@@ -47,4 +48,31 @@ fn clients_neither_write_nor_cut_what_coordinators_are_loaded_from() {
     };
     let refused = response.topics[0].partitions[0].error_code;
     assert_eq!(refused, ErrorCode::INVALID_TOPIC_EXCEPTION);
+}
+
+/// In version 1 only partitions carry errors: an answer without them would read as "nothing was ever committed".
+#[test]
+fn an_error_of_the_group_is_told_in_every_version_of_offset_fetch() {
+    let broker = Broker::start(FEW);
+    let mut client = broker.connect();
+    // Nobody has asked for a coordinator, so there is none yet.
+    let request = OffsetFetchRequest {
+        group_id: Str::from_static("g"),
+        topics: Some(vec![OffsetFetchRequestTopic {
+            name: Str::from_static("t"),
+            partition_indexes: vec![3],
+        }]),
+        ..Default::default()
+    };
+    let mut fetch = |version| match client.call(Request::from(request.clone()), version) {
+        Response::OffsetFetch(fetched) => *fetched,
+        other => panic!("{other:?}"),
+    };
+    let oldest = fetch(1);
+    let partitions: Vec<(i32, i64, ErrorCode)> = (oldest.topics.iter())
+        .flat_map(|topic| &topic.partitions)
+        .map(|one| (one.partition_index, one.committed_offset, one.error_code))
+        .collect();
+    assert_eq!(partitions, [(3, -1, ErrorCode::NOT_COORDINATOR)]);
+    assert_eq!(fetch(2).error_code, ErrorCode::NOT_COORDINATOR);
 }
