@@ -22,6 +22,8 @@ use crate::shard::Shard;
 
 /// From this version on a client leaves it to us to add the partition, and raises its epoch with each transaction.
 const ADDS_FROM: i16 = 5;
+/// From this version on a client understands that a transaction can only be aborted.
+const ABORTABLE_FROM: i16 = 4;
 
 /// See the module.
 pub async fn handle(
@@ -77,7 +79,7 @@ pub async fn handle(
                 found.unwrap_or(ErrorCode::UNKNOWN_SERVER_ERROR)
             })
         }
-        Err(error) => known(told(error)),
+        Err(error) => known(told(error, context.version)),
     }
 }
 
@@ -155,8 +157,12 @@ async fn verified(
 }
 
 /// An error of the log or the transaction's coordinator in the words of a group's coordinator.
-fn told(error: ErrorCode) -> ErrorCode {
+fn told(error: ErrorCode, version: i16) -> ErrorCode {
     match error {
+        ErrorCode::PRODUCER_FENCED => ErrorCode::INVALID_PRODUCER_EPOCH,
+        ErrorCode::TRANSACTION_ABORTABLE if version < ABORTABLE_FROM => {
+            ErrorCode::INVALID_TXN_STATE
+        }
         ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::NOT_ENOUGH_REPLICAS => {
             ErrorCode::COORDINATOR_NOT_AVAILABLE
         }
@@ -196,5 +202,23 @@ fn answer(
     TxnOffsetCommitResponse {
         topics: topics.collect(),
         ..TxnOffsetCommitResponse::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! A client is told only what its version knows.
+    use super::told;
+    use ringlog_net::ErrorCode;
+
+    #[test]
+    fn refusals_are_told_as_clients_understand_them() {
+        let abortable = ErrorCode::TRANSACTION_ABORTABLE;
+        assert_eq!(told(abortable, 3), ErrorCode::INVALID_TXN_STATE);
+        assert_eq!(told(abortable, 4), abortable);
+        let fenced = told(ErrorCode::PRODUCER_FENCED, 5);
+        assert_eq!(fenced, ErrorCode::INVALID_PRODUCER_EPOCH);
+        let storage = told(ErrorCode::KAFKA_STORAGE_ERROR, 5);
+        assert_eq!(storage, ErrorCode::NOT_COORDINATOR);
     }
 }
