@@ -8,7 +8,7 @@ use ringlog_net::messages::consumer_group_describe::{
 use ringlog_net::{ErrorCode, Str};
 
 use super::RequestContext;
-use super::groups::{GROUPS_MAX, group_operations, may};
+use super::groups::{Named, group_operations, may};
 use crate::authorizer::Operation;
 
 /// See the module.
@@ -17,16 +17,19 @@ pub async fn handle(
     request: ConsumerGroupDescribeRequest,
 ) -> ConsumerGroupDescribeResponse {
     let operations = request.include_authorized_operations;
-    let groups = request.group_ids.into_iter().enumerate();
-    let groups = groups.map(|(at, group_id)| async move {
-        let mut described = match at < GROUPS_MAX {
-            true => describe(context, group_id).await,
-            false => refused(group_id, ErrorCode::INVALID_REQUEST),
-        };
-        if operations && described.error_code.is_none() {
-            described.authorized_operations = group_operations(context, &described.group_id);
+    let mut named = Named::default();
+    let groups = request.group_ids.into_iter().map(|group_id| {
+        let admitted = named.admit(&group_id);
+        async move {
+            let mut described = match admitted {
+                Ok(()) => describe(context, group_id).await,
+                Err(error) => refused(group_id, error),
+            };
+            if operations && described.error_code.is_none() {
+                described.authorized_operations = group_operations(context, &described.group_id);
+            }
+            described
         }
-        described
     });
     ConsumerGroupDescribeResponse {
         groups: join_all(groups).await,

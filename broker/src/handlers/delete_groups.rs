@@ -8,7 +8,7 @@ use ringlog_net::messages::delete_groups::{
 use ringlog_net::{ErrorCode, Str};
 
 use super::RequestContext;
-use super::groups::{GROUPS_MAX, may};
+use super::groups::{Named, may};
 use crate::authorizer::Operation;
 
 /// See the module.
@@ -16,16 +16,16 @@ pub async fn handle(
     context: &RequestContext,
     request: DeleteGroupsRequest,
 ) -> DeleteGroupsResponse {
-    let results = request
-        .groups_names
-        .into_iter()
-        .enumerate()
-        .map(|(at, group_id)| async move {
-            match at < GROUPS_MAX {
-                true => delete(context, group_id).await,
-                false => refused(group_id, ErrorCode::INVALID_REQUEST),
+    let mut named = Named::default();
+    let results = request.groups_names.into_iter().map(|group_id| {
+        let admitted = named.admit(&group_id);
+        async move {
+            match admitted {
+                Ok(()) => delete(context, group_id).await,
+                Err(error) => refused(group_id, error),
             }
-        });
+        }
+    });
     DeleteGroupsResponse {
         results: join_all(results).await,
         ..DeleteGroupsResponse::default()

@@ -8,7 +8,7 @@ use ringlog_net::messages::describe_groups::{
 use ringlog_net::{ErrorCode, Str};
 
 use super::RequestContext;
-use super::groups::{GROUPS_MAX, group_operations, may};
+use super::groups::{Named, group_operations, may};
 use crate::authorizer::Operation;
 
 /// See the module.
@@ -17,20 +17,20 @@ pub async fn handle(
     request: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
     let operations = request.include_authorized_operations;
-    let groups = request
-        .groups
-        .into_iter()
-        .enumerate()
-        .map(|(at, group_id)| async move {
-            let mut described = match at < GROUPS_MAX {
-                true => describe(context, group_id).await,
-                false => refused(group_id, ErrorCode::INVALID_REQUEST),
+    let mut named = Named::default();
+    let groups = request.groups.into_iter().map(|group_id| {
+        let admitted = named.admit(&group_id);
+        async move {
+            let mut described = match admitted {
+                Ok(()) => describe(context, group_id).await,
+                Err(error) => refused(group_id, error),
             };
             if operations && described.error_code.is_none() {
                 described.authorized_operations = group_operations(context, &described.group_id);
             }
             described
-        });
+        }
+    });
     DescribeGroupsResponse {
         groups: join_all(groups).await,
         ..DescribeGroupsResponse::default()

@@ -8,22 +8,23 @@ use ringlog_net::messages::describe_transactions::{
 use ringlog_net::{ErrorCode, Str};
 
 use super::RequestContext;
+use super::groups::Named;
 use super::transactions::may;
 use crate::authorizer::{Operation, ResourceType};
-
-/// Most transactional ids that one request may name.
-const IDS_MAX: usize = 10_000;
 
 /// See the module.
 pub async fn handle(
     context: &RequestContext,
     request: DescribeTransactionsRequest,
 ) -> DescribeTransactionsResponse {
-    let ids = request.transactional_ids.into_iter().enumerate();
-    let states = ids.map(|(at, id)| async move {
-        match at < IDS_MAX {
-            true => describe(context, id).await,
-            false => refused(id, ErrorCode::INVALID_REQUEST),
+    let mut named = Named::default();
+    let states = request.transactional_ids.into_iter().map(|id| {
+        let admitted = named.admit(&id);
+        async move {
+            match admitted {
+                Ok(()) => describe(context, id).await,
+                Err(error) => refused(id, error),
+            }
         }
     });
     DescribeTransactionsResponse {

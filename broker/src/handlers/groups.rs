@@ -1,12 +1,29 @@
 //! What the handlers of group requests share.
 
-use ringlog_net::ErrorCode;
+use std::collections::HashSet;
+
+use ringlog_net::{ErrorCode, Str};
 
 use super::RequestContext;
 use crate::authorizer::{Operation, ResourceType};
 
-/// Most groups that one request may name; those beyond it are refused.
-pub(super) const GROUPS_MAX: usize = 10_000;
+/// Most groups or transactional ids that one request may name; those beyond it are refused.
+const NAMES_MAX: usize = 10_000;
+
+/// What a request has named so far: each once, for a few bytes that name a group ask for all that it holds.
+#[derive(Default)]
+pub(super) struct Named(HashSet<Str>);
+
+impl Named {
+    /// Takes a name in.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST when it was named before, or is one too many.
+    pub(super) fn admit(&mut self, name: &Str) -> Result<(), ErrorCode> {
+        let new = self.0.len() < NAMES_MAX && self.0.insert(name.clone());
+        new.then_some(()).ok_or(ErrorCode::INVALID_REQUEST)
+    }
+}
 
 /// Whether who asks may take part in a group.
 ///

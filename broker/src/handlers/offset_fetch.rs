@@ -10,7 +10,7 @@ use ringlog_net::messages::offset_fetch::{
 use ringlog_net::{ErrorCode, Uuid};
 
 use super::RequestContext;
-use super::groups::{GROUPS_MAX, may};
+use super::groups::{Named, may};
 use super::partition::topic_of;
 use crate::authorizer::{Operation, ResourceType};
 
@@ -25,16 +25,16 @@ const ALL_TOPICS_FROM: i16 = 2;
 pub async fn handle(context: &RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse {
     let require_stable = request.require_stable;
     if context.version >= BATCHED_FROM {
-        let groups = request
-            .groups
-            .into_iter()
-            .enumerate()
-            .map(|(at, group)| async move {
-                if at >= GROUPS_MAX {
-                    return refused(context, &group, ErrorCode::INVALID_REQUEST);
+        let mut named = Named::default();
+        let groups = request.groups.into_iter().map(|group| {
+            let admitted = named.admit(&group.group_id);
+            async move {
+                match admitted {
+                    Ok(()) => fetch(context, group, require_stable).await,
+                    Err(error) => refused(context, &group, error),
                 }
-                fetch(context, group, require_stable).await
-            });
+            }
+        });
         return OffsetFetchResponse {
             groups: join_all(groups).await,
             ..OffsetFetchResponse::default()

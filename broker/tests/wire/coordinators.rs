@@ -3,8 +3,11 @@
 use ringlog_net::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
+use ringlog_net::messages::describe_groups::DescribeGroupsRequest;
 use ringlog_net::messages::find_coordinator::FindCoordinatorRequest;
-use ringlog_net::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestTopic};
+use ringlog_net::messages::offset_fetch::{
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic,
+};
 use ringlog_net::request::{Request, Response};
 use ringlog_net::{ErrorCode, Str};
 
@@ -75,4 +78,35 @@ fn an_error_of_the_group_is_told_in_every_version_of_offset_fetch() {
         .collect();
     assert_eq!(partitions, [(3, -1, ErrorCode::NOT_COORDINATOR)]);
     assert_eq!(fetch(2).error_code, ErrorCode::NOT_COORDINATOR);
+}
+
+/// A few bytes name a group, and ask for all that it holds.
+#[test]
+fn a_group_is_looked_at_once_for_each_request() {
+    let broker = Broker::start(FEW);
+    let mut client = broker.connect();
+    find(&mut client);
+    let request = DescribeGroupsRequest {
+        groups: vec![Str::from_static("g"), Str::from_static("g")],
+        ..Default::default()
+    };
+    let Response::DescribeGroups(described) = client.call(Request::from(request), 5) else {
+        panic!("another response")
+    };
+    assert_ne!(described.groups[0].error_code, ErrorCode::INVALID_REQUEST);
+    assert_eq!(described.groups[1].error_code, ErrorCode::INVALID_REQUEST);
+    let group = OffsetFetchRequestGroup {
+        group_id: Str::from_static("g"),
+        topics: None,
+        ..Default::default()
+    };
+    let request = OffsetFetchRequest {
+        groups: vec![group.clone(), group],
+        ..Default::default()
+    };
+    let Response::OffsetFetch(fetched) = client.call(Request::from(request), 8) else {
+        panic!("another response")
+    };
+    assert_ne!(fetched.groups[0].error_code, ErrorCode::INVALID_REQUEST);
+    assert_eq!(fetched.groups[1].error_code, ErrorCode::INVALID_REQUEST);
 }
