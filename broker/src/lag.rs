@@ -48,18 +48,21 @@ impl Part {
         let mut content = Content::default();
         for host in shard.coordinators.groups() {
             let _ = host.look(|machine| {
-                for (group, topic, partition, offset) in machine.committed_offsets() {
-                    if content.committed.len() == OFFSETS_MAX {
-                        content.left_out += 1;
-                        continue;
-                    }
-                    content.committed.push(Committed {
+                // There may be millions: those that are not shown are not looked at either.
+                let room = OFFSETS_MAX - content.committed.len();
+                let shown = machine.committed_offsets().take(room);
+                let before = content.committed.len();
+                content
+                    .committed
+                    .extend(shown.map(|(group, topic, partition, offset)| Committed {
                         group: group.to_string(),
                         topic: topic.to_string(),
                         partition,
                         offset,
-                    });
-                }
+                    }));
+                let shown = content.committed.len() - before;
+                let left = machine.committed_offsets_count().saturating_sub(shown);
+                content.left_out += left as u64;
             });
         }
         let has_groups = shard.with_image(|image| {

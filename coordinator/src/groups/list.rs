@@ -144,6 +144,11 @@ impl GroupCoordinator {
         counts
     }
 
+    /// How many offsets are committed.
+    pub fn committed_offsets_count(&self) -> usize {
+        self.offsets_count
+    }
+
     /// All that is committed: group, topic, partition, offset.
     pub fn committed_offsets(&self) -> impl Iterator<Item = (&Str, &Str, i32, i64)> {
         self.groups.iter().flat_map(|(id, group)| {
