@@ -1,10 +1,16 @@
 //! What holds for coordinators whatever they coordinate: only they write what they are loaded from, whoever waits is answered, and errors come in the form that old clients know.
 
+use std::sync::mpsc;
+
 use ringlog_net::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
+use ringlog_net::messages::delete_topics::DeleteTopicsRequest;
 use ringlog_net::messages::describe_groups::DescribeGroupsRequest;
 use ringlog_net::messages::find_coordinator::FindCoordinatorRequest;
+use ringlog_net::messages::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
 use ringlog_net::messages::offset_fetch::{
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic,
 };
@@ -25,6 +31,26 @@ fn find(client: &mut Client) {
         panic!("another response")
     };
     assert_eq!(found.error_code, ErrorCode::NONE);
+}
+
+fn commit(client: &mut Client, group: &str) -> ErrorCode {
+    let request = OffsetCommitRequest {
+        group_id: Str::from(group),
+        generation_id_or_member_epoch: -1,
+        topics: vec![OffsetCommitRequestTopic {
+            name: Str::from_static("t"),
+            partitions: vec![OffsetCommitRequestPartition {
+                committed_offset: 1,
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    match client.call(Request::from(request), 9) {
+        Response::OffsetCommit(response) => response.topics[0].partitions[0].error_code,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -78,6 +104,48 @@ fn an_error_of_the_group_is_told_in_every_version_of_offset_fetch() {
         .collect();
     assert_eq!(partitions, [(3, -1, ErrorCode::NOT_COORDINATOR)]);
     assert_eq!(fetch(2).error_code, ErrorCode::NOT_COORDINATOR);
+}
+
+/// Commits wait in every stage when their coordinator's topic is deleted: none may be left without an answer.
+#[test]
+fn whoever_waits_for_a_coordinator_that_ends_is_answered() {
+    const CLIENTS: usize = 24;
+    const EACH: usize = 10;
+    let broker = Broker::start(FEW);
+    let mut client = broker.connect();
+    client.create_topic("t", 1, &[]);
+    find(&mut client);
+    let (at_work, heard) = mpsc::channel();
+    let committing: Vec<_> = (0..CLIENTS)
+        .map(|at| {
+            let (mut client, at_work) = (broker.connect(), at_work.clone());
+            std::thread::spawn(move || {
+                let mut committed = 0;
+                loop {
+                    match commit(&mut client, &format!("g{at}")) {
+                        ErrorCode::NONE => committed += 1,
+                        ErrorCode::COORDINATOR_LOAD_IN_PROGRESS => continue,
+                        _ => return,
+                    }
+                    if committed == EACH {
+                        let _ = at_work.send(());
+                    }
+                }
+            })
+        })
+        .collect();
+    for _ in 0..CLIENTS {
+        heard.recv().expect("all commit");
+    }
+    let delete = DeleteTopicsRequest {
+        topic_names: vec![Str::from_static(OFFSETS)],
+        timeout_ms: 10_000,
+        ..Default::default()
+    };
+    client.call(Request::from(delete), 5);
+    for one in committing {
+        one.join().expect("every commit is answered");
+    }
 }
 
 /// A few bytes name a group, and ask for all that it holds.
