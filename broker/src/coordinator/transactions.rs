@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use ringlog_coordinator::transactions::{
     MarkersToWrite, TransactionCommands, TransactionConfig, TransactionCoordinator,
     TransactionReply,
@@ -212,6 +213,7 @@ async fn attempt(
 ) -> Vec<((Str, i32), Verdict)> {
     let mut verdicts = Vec::with_capacity(partitions.len());
     let mut items = Vec::with_capacity(partitions.len());
+    let mut unknown = Vec::new();
     let image = shard.local_image();
     for (topic, partition) in partitions {
         let key = (topic.clone(), *partition);
@@ -219,10 +221,9 @@ async fn attempt(
             .topic(topic)
             .map(|topic| shard.locate(topic, *partition));
         match known {
-            // It was deleted: nobody will read there.
-            None => verdicts.push((key, Verdict::Done)),
+            None => unknown.push(key),
             Some(Err(unlocated)) if unlocated.error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
-                verdicts.push((key, Verdict::Done));
+                unknown.push(key);
             }
             Some(Err(unlocated)) => verdicts.push((key, Verdict::Again(unlocated.error))),
             Some(Ok(located)) => {
@@ -241,6 +242,15 @@ async fn attempt(
         }
     }
     drop(image);
+    if !unknown.is_empty() {
+        let known = known_anywhere(shard, &unknown).await;
+        let verdict = |known| match known {
+            true => Verdict::Again(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+            // It was deleted: nobody will read there.
+            false => Verdict::Done,
+        };
+        verdicts.extend(unknown.into_iter().zip(known.into_iter().map(verdict)));
+    }
     let mut unanswered: Vec<(Str, i32)> = items.iter().map(|(_, key, _)| key.clone()).collect();
     let write = |shard: Rc<Shard>, items| async move { shard.write_markers(items).await };
     for (key, error) in shard.on_owners(items, write).await {
@@ -257,6 +267,30 @@ async fn attempt(
     let silent = unanswered.into_iter();
     verdicts.extend(silent.map(|key| (key, Verdict::Again(ErrorCode::KAFKA_STORAGE_ERROR))));
     verdicts
+}
+
+/// Which of these partitions any shard knows. One that is new to us may have been written to already, through a shard that heard of it earlier.
+async fn known_anywhere(shard: &Rc<Shard>, partitions: &[(Str, i32)]) -> Vec<bool> {
+    let each = (0..shard.shards).map(|index| {
+        let asked = partitions.to_vec();
+        shard.on_shard(index, move |shard: Rc<Shard>| async move {
+            let known = |(topic, partition): &(Str, i32)| {
+                let count = shard
+                    .with_image(|image| image.topic(topic).map_or(0, |one| one.partitions.len()));
+                usize::try_from(*partition).is_ok_and(|at| at < count)
+            };
+            asked.iter().map(known).collect::<Vec<bool>>()
+        })
+    });
+    let mut known = vec![false; partitions.len()];
+    for heard in join_all(each).await {
+        // Who does not answer may know it.
+        let heard = heard.unwrap_or_else(|_| vec![true; partitions.len()]);
+        for (known, heard) in known.iter_mut().zip(heard) {
+            *known |= heard;
+        }
+    }
+    known
 }
 
 impl Coordinators {

@@ -7,6 +7,7 @@ use ringlog_net::messages::add_offsets_to_txn::AddOffsetsToTxnRequest;
 use ringlog_net::messages::add_partitions_to_txn::{
     AddPartitionsToTxnRequest, AddPartitionsToTxnTopic,
 };
+use ringlog_net::messages::delete_topics::DeleteTopicsRequest;
 use ringlog_net::messages::end_txn::EndTxnRequest;
 use ringlog_net::messages::fetch::FetchResponse;
 use ringlog_net::messages::find_coordinator::FindCoordinatorRequest;
@@ -419,4 +420,29 @@ fn a_transaction_that_takes_too_long_is_aborted_and_its_producer_fenced() {
     );
     assert!(late != ErrorCode::NONE);
     assert_eq!(committed(&mut client), [b"plain".to_vec()]);
+}
+
+#[test]
+fn a_transaction_ends_though_its_topic_is_gone() {
+    let broker = Broker::start(FEW);
+    let mut client = broker.connect();
+    client.create_topic("t", 2, &[]);
+    find(&mut client, "id", 1);
+    let mut producer = init(&mut client, "id", 60_000);
+    for partition in 0..2 {
+        let batch = transactional(&producer, 0, b"lost");
+        let taken = produce(&mut client, "id", partition, batch, 12);
+        assert_eq!(taken, ErrorCode::NONE);
+    }
+    let delete = DeleteTopicsRequest {
+        topic_names: vec![Str::from_static("t")],
+        timeout_ms: 10_000,
+        ..Default::default()
+    };
+    client.call(Request::from(delete), 5);
+    let ended = end(&mut client, "id", &mut producer, true);
+    assert_eq!(ended, ErrorCode::NONE);
+    // The next producer has to wait for the end.
+    let next = init(&mut client, "id", 60_000);
+    assert_eq!(next.error_code, ErrorCode::NONE);
 }
