@@ -13,6 +13,7 @@ use super::RequestContext;
 use super::groups::{Named, may};
 use super::partition::topic_of;
 use crate::authorizer::{Operation, ResourceType};
+use crate::controller::Image;
 
 /// From this version on several groups are asked for at once.
 const BATCHED_FROM: i16 = 8;
@@ -126,6 +127,9 @@ async fn fetch(
             }
             if context.version >= TOPIC_IDS_FROM {
                 name_by_id(context, &mut answered);
+            } else {
+                let named = answered.topics.iter_mut();
+                named.for_each(|topic| topic.topic_id = Uuid::ZERO);
             }
             answered.topics.extend(unknown);
             return answered;
@@ -151,7 +155,7 @@ fn with_error(
     group
 }
 
-/// Gives a topic its name, if it may be looked at.
+/// Gives a topic its name or its id, if it may be looked at.
 fn resolve(
     context: &RequestContext,
     topic: &mut OffsetFetchRequestTopics,
@@ -164,6 +168,10 @@ fn resolve(
             topic_of(image, "", topic.topic_id).map(|found| found.name.clone())
         });
         topic.name = found?;
+    } else {
+        // What was committed for a topic that was deleted says nothing of a newer one of its name, even if a crash came before it was forgotten.
+        let known = |image: &Image| image.topic(&topic.name).map(|found| found.id);
+        topic.topic_id = context.shard.with_image(known).unwrap_or(Uuid::ZERO);
     }
     match context.authorize(Operation::Describe, ResourceType::Topic, &topic.name) {
         true => Ok(()),

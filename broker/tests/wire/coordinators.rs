@@ -178,3 +178,40 @@ fn a_group_is_looked_at_once_for_each_request() {
     assert_ne!(fetched.groups[0].error_code, ErrorCode::INVALID_REQUEST);
     assert_eq!(fetched.groups[1].error_code, ErrorCode::INVALID_REQUEST);
 }
+
+/// The crash comes at once, and may leave what was committed for the topic before.
+#[test]
+fn a_new_topic_does_not_inherit_the_offsets_of_one_that_had_its_name() {
+    let mut broker = Broker::start(FEW);
+    let mut client = broker.connect();
+    client.create_topic("t", 1, &[]);
+    find(&mut client);
+    while commit(&mut client, "g") != ErrorCode::NONE {}
+    let delete = DeleteTopicsRequest {
+        topic_names: vec![Str::from_static("t")],
+        timeout_ms: 10_000,
+        ..Default::default()
+    };
+    client.call(Request::from(delete), 5);
+    broker.crash_and_restart();
+    let mut client = broker.connect();
+    client.create_topic("t", 1, &[]);
+    let request = OffsetFetchRequest {
+        group_id: Str::from_static("g"),
+        topics: Some(vec![OffsetFetchRequestTopic {
+            name: Str::from_static("t"),
+            partition_indexes: vec![0],
+        }]),
+        ..Default::default()
+    };
+    loop {
+        let Response::OffsetFetch(fetched) = client.call(Request::from(request.clone()), 7) else {
+            panic!("another response")
+        };
+        if fetched.error_code == ErrorCode::NONE {
+            assert_eq!(fetched.topics[0].partitions[0].committed_offset, -1);
+            return;
+        }
+        assert_eq!(fetched.error_code, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
+    }
+}
