@@ -379,12 +379,12 @@ impl<E: Environment> Log<E> {
         for base in bases {
             self.load_indexes(base).await?;
             let state = self.state.borrow();
-            let indexes = state
-                .segments
-                .get(&base)
-                .and_then(|segment| segment.indexes.as_ref());
-            if let Some(indexes) = indexes {
-                found.extend_from_slice(indexes.transactions.entries());
+            match state.segments.get(&base).map(|segment| &segment.indexes) {
+                Some(Some(indexes)) => found.extend_from_slice(indexes.transactions.entries()),
+                // Not to know of an aborted transaction would make its records the last of their keys.
+                Some(None) => return Err(CleanFailure::Interrupted("an index was let go")),
+                // The segment has expired.
+                None => {}
             }
         }
         Ok(found)
