@@ -17,7 +17,10 @@ use crate::environment::Environment;
 use crate::log::Log;
 use crate::log::clean::{CleanFailure, Cleaned};
 use crate::retention::ClockGuard;
-use crate::wait::Turnstile;
+use crate::wait::{Turnstile, yield_now};
+
+/// Logs that are looked at before others have a turn.
+const LOOKED_AT_A_STRETCH: usize = 64;
 
 /// What the cleaner of a shard has done since the start, and how it stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,7 +135,10 @@ impl<E: Environment> Shard<E> {
         }
         let mut dirtiest: Option<(Rc<Log<E>>, DirtyRange)> = None;
         let mut max_dirty_percent = 0;
-        for log in self.all_logs() {
+        for (number, log) in self.all_logs().into_iter().enumerate() {
+            if number % LOOKED_AT_A_STRETCH == LOOKED_AT_A_STRETCH - 1 {
+                yield_now().await;
+            }
             let compact = log.state.borrow().config.compact;
             if !compact || log.is_retiring() || log.failure().is_some() || self.is_uncleanable(&log)
             {

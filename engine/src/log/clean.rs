@@ -17,7 +17,7 @@ use crate::cleaner::transactions::{CleanedTransactions, Marker};
 use crate::engine::ballast::may_pass;
 use crate::environment::Environment;
 use crate::index::{AbortedTransaction, OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
-use crate::log::ReadError;
+use crate::log::{LogError, ReadError};
 use crate::segment::SEGMENT_BYTES_LIMIT;
 use crate::wait::yield_now;
 
@@ -47,7 +47,13 @@ impl From<io::Error> for CleanFailure {
 
 impl From<ReadError> for CleanFailure {
     fn from(error: ReadError) -> Self {
-        Self::Uncleanable(error.to_string())
+        match error {
+            ReadError::Log(LogError::Storage {
+                may_pass: Some(kind),
+                ..
+            }) => Self::Short(io::Error::new(kind, error)),
+            _ => Self::Uncleanable(error.to_string()),
+        }
     }
 }
 
