@@ -131,6 +131,7 @@ impl<E: Environment> Log<E> {
         cleaned_to: Option<i64>,
         now_ms: i64,
     ) -> Result<DirtyRange, CleanFailure> {
+        let truncations = self.flush.truncations();
         let config = self.config();
         let lags = Lags {
             min_ms: config.min_compaction_lag_ms,
@@ -148,9 +149,10 @@ impl<E: Environment> Log<E> {
             }
         }
         let bounds = (self.log_start_offset(), self.log_end_offset());
-        Ok(DirtyRange::of(
-            &facts, cleaned_to, bounds, barrier, lags, now_ms,
-        ))
+        Ok(DirtyRange {
+            truncations,
+            ..DirtyRange::of(&facts, cleaned_to, bounds, barrier, lags, now_ms)
+        })
     }
 
     async fn first_timestamp_of(&self, base: i64) -> Result<Option<i64>, ReadError> {
@@ -168,7 +170,8 @@ impl<E: Environment> Log<E> {
         range: &DirtyRange,
         now_ms: i64,
     ) -> Result<Cleaned, CleanFailure> {
-        let truncations = self.flush.truncations();
+        // Since the range was found: a log that was truncated and has gone on has other records there.
+        let truncations = range.truncations;
         let first = self.first_base();
         self.check_cleanable(truncations)?;
         match self.clean_undisturbed(range, now_ms, truncations).await {
