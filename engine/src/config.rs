@@ -59,6 +59,8 @@ pub struct EngineConfig {
     pub cleaner_backoff: Duration,
     /// Most bytes a second that the cleaner reads and writes (its share of `log.cleaner.io.max.bytes.per.second`); `u64::MAX`: no limit.
     pub cleaner_io_bytes_per_second: u64,
+    /// Bytes of indexes of sealed segments that are kept in memory; the last one read may be larger.
+    pub loaded_index_bytes_max: usize,
     /// An idle producer id is forgotten after this long (`producer.id.expiration.ms`), milliseconds.
     pub producer_id_expiration_ms: i64,
 }
@@ -93,6 +95,7 @@ impl EngineConfig {
             cleaner_io_buffer_bytes: 512 << 10,
             cleaner_backoff: Duration::from_secs(15),
             cleaner_io_bytes_per_second: u64::MAX,
+            loaded_index_bytes_max: 16 << 20,
             producer_id_expiration_ms: 86_400_000,
         }
     }

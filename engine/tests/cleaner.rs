@@ -1,15 +1,18 @@
 //! What a pass of the cleaner does to one log, and what it leaves alone: damage, a full disk, a stop or a deletion in the middle, large batches, limits, and producers whose records are all gone.
 
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join;
+use futures_util::future::{join, join_all};
 use ringlog_engine::batch::{BatchBuilder, Compression, ProduceRules, batches, read_records};
 use ringlog_engine::config::{EngineConfig, LogConfig};
 use ringlog_engine::disk::Disk;
-use ringlog_engine::disk::sim::SimDisk;
+use ringlog_engine::disk::sim::{Fault, FaultKind, Operation, SimDisk};
 use ringlog_engine::engine::{Engine, prepare_directories};
 use ringlog_engine::environment::Environment;
 use ringlog_engine::log::{AppendError, Log, ReadLimit, TopicId, TopicPartition};
@@ -497,5 +500,97 @@ fn times_are_those_of_records_that_are_there() {
             let found = found.expect("a record");
             assert_eq!((found.timestamp, found.offset), (NOW, there[0]));
         }
+    });
+}
+
+#[test]
+fn what_may_pass_makes_no_log_uncleanable() {
+    let ((), disk) = live(&SimDisk::new(12), |env| async move {
+        let (engine, log) = open(&env, config()).await;
+        fill(&env, &log, 150).await;
+        engine.shutdown_clean().await.expect("stopped");
+    });
+    live(&disk, |env| async move {
+        let (engine, _) = open(&env, config()).await;
+        // Indexes are read from their files, which is refused for a time.
+        let fault = Fault::always(FaultKind::OutOfSpace, Operation::Open, "index");
+        env.disk().inject(fault);
+        engine.clean_now(NOW).await;
+        let counters = engine.metrics().cleaner;
+        assert_eq!((counters.passes, counters.uncleanable), (0, 0));
+        env.disk().clear_faults();
+        engine.clean_now(NOW).await;
+        assert_eq!(engine.metrics().cleaner.passes, 1);
+    });
+}
+
+#[test]
+fn times_are_found_while_segments_are_joined() {
+    const COUNT: i64 = 400;
+    let time_of = |offset: i64| NOW + offset;
+    let ((), disk) = live(&SimDisk::new(13), |env| async move {
+        let (engine, log) = open(&env, config()).await;
+        for offset in 0..COUNT {
+            let key = format!("key-{offset}");
+            let record =
+                BatchBuilder::new().record(time_of(offset), Some(key.as_bytes()), Some(&[0; 300]));
+            append(&log, record).await.expect("appended");
+        }
+        settle(&env).await;
+        engine.shutdown_clean().await.expect("stopped");
+    });
+    for attempt in 0..40 {
+        live(&disk.kill(attempt), |env| async move {
+            // So that times are looked up in the files.
+            let config = EngineConfig {
+                loaded_index_bytes_max: 0,
+                ..config()
+            };
+            let (engine, log) = open(&env, config).await;
+            log.set_config(LogConfig {
+                segment_bytes: 40 << 10,
+                ..log_config()
+            });
+            let lookups = async {
+                env.sleep(Duration::from_micros(1000 * attempt)).await;
+                let found = (0..COUNT).step_by(9).map(|offset| {
+                    let log = log.clone();
+                    async move { (offset, log.offset_for_timestamp(time_of(offset)).await) }
+                });
+                for (offset, found) in join_all(found).await {
+                    let found = found.expect("known").map(|found| found.offset);
+                    assert_eq!(found, Some(offset), "attempt {attempt}");
+                }
+            };
+            join(engine.clean_now(NOW), lookups).await;
+            assert_eq!(engine.metrics().cleaner.passes, 1);
+        });
+    }
+}
+
+#[test]
+fn looking_at_many_logs_leaves_turns_to_others() {
+    live(&SimDisk::new(14), |env| async move {
+        let (engine, _) = open(&env, config()).await;
+        for partition in 1..200 {
+            let name = TopicPartition::new("compacted", partition);
+            let made = engine.create_log(name, TopicId([1; 16]), log_config(), None);
+            made.await.expect("made");
+        }
+        let (looked, turns) = (Cell::new(false), Cell::new(0));
+        let look = async {
+            engine.clean_now(NOW).await;
+            looked.set(true);
+        };
+        let others = poll_fn(|context| {
+            if looked.get() {
+                return Poll::Ready(());
+            }
+            turns.set(turns.get() + 1);
+            context.waker().wake_by_ref();
+            Poll::Pending
+        });
+        join(look, others).await;
+        assert!(turns.get() > 2, "{} turns", turns.get());
     });
 }

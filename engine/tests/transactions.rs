@@ -25,6 +25,7 @@ async fn open(env: &SimEnvironment) -> (Engine<SimEnvironment>, SimLog) {
     let mut config = EngineConfig::new(vec![PathBuf::from("/data")]);
     config.checkpoint_interval = Duration::from_millis(50);
     config.write_behind_age = Duration::from_millis(20);
+    config.loaded_index_bytes_max = 0;
     prepare_directories(env, &config).await.expect("prepared");
     let (engine, recovered) = Engine::open(env.clone(), config).await.expect("opened");
     assert!(recovered.iter().all(|log| log.offline.is_none()));
@@ -262,4 +263,34 @@ fn lost_transaction_indexes_are_made_anew() {
         aborted(&env, end).await
     });
     assert_eq!(found, expected());
+}
+
+#[test]
+fn what_is_aborted_in_a_segment_that_is_gone_on_with_is_known_later() {
+    let ((), disk) = live(&SimDisk::new(1), |env| async move {
+        let (engine, log) = open(&env).await;
+        for sequence in 0..4 {
+            put(&log, 1, sequence, 3000).await;
+        }
+        end(&log, 1, true).await;
+        engine.shutdown_clean().await.expect("a clean stop");
+    });
+    live(&disk, |env| async move {
+        let (_engine, log) = open(&env).await;
+        // Nothing was aborted yet in the last segment, which is remembered of it.
+        let known = log.aborted_transactions(0, log.log_end_offset()).await;
+        assert_eq!(known.expect("known"), []);
+        let first = put(&log, 2, 0, 10).await;
+        end(&log, 2, false).await;
+        // It rolls, is sealed, and lets its index go for another.
+        for sequence in 4..8 {
+            put(&log, 1, sequence, 3000).await;
+        }
+        end(&log, 1, true).await;
+        env.sleep(Duration::from_millis(500)).await;
+        let limit = ReadLimit::HighWatermark;
+        log.read(0, 1000, true, limit).await.expect("readable");
+        let known = log.aborted_transactions(0, log.log_end_offset()).await;
+        assert_eq!(known.expect("known"), [(2, first)]);
+    });
 }

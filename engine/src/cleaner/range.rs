@@ -41,6 +41,8 @@ pub(crate) struct DirtyRange {
     pub cleanable_bytes: u64,
     /// A record has waited longer than `max.compaction.lag.ms`.
     pub overdue: bool,
+    /// Truncations of the log before it was looked at.
+    pub truncations: u64,
 }
 
 impl DirtyRange {

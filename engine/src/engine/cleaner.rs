@@ -17,7 +17,10 @@ use crate::environment::Environment;
 use crate::log::Log;
 use crate::log::clean::{CleanFailure, Cleaned};
 use crate::retention::ClockGuard;
-use crate::wait::Turnstile;
+use crate::wait::{Turnstile, yield_now};
+
+/// Logs that are looked at before others have a turn.
+const LOOKED_AT_A_STRETCH: usize = 64;
 
 /// What the cleaner of a shard has done since the start, and how it stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,7 +135,10 @@ impl<E: Environment> Shard<E> {
         }
         let mut dirtiest: Option<(Rc<Log<E>>, DirtyRange)> = None;
         let mut max_dirty_percent = 0;
-        for log in self.all_logs() {
+        for (number, log) in self.all_logs().into_iter().enumerate() {
+            if number % LOOKED_AT_A_STRETCH == LOOKED_AT_A_STRETCH - 1 {
+                yield_now().await;
+            }
             let compact = log.state.borrow().config.compact;
             if !compact || log.is_retiring() || log.failure().is_some() || self.is_uncleanable(&log)
             {
@@ -229,5 +235,82 @@ impl<E: Environment> Shard<E> {
             log.check_cleanable(cleaned.truncations).is_ok()
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! What was found dirty is not cleaned once the log was truncated: by then there may be other records, which nothing has made safe yet.
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use crate::batch::{BatchBuilder, ProduceRules};
+    use crate::config::{EngineConfig, LogConfig};
+    use crate::engine::{Engine, prepare_directories};
+    use crate::environment::Environment;
+    use crate::log::clean::CleanFailure;
+    use crate::log::{Log, TopicId, TopicPartition};
+    use crate::sim::{Executor, SimEnvironment, StopAt};
+
+    const NOW: i64 = 1_704_067_200_000;
+
+    async fn fill(env: &SimEnvironment, log: &Log<SimEnvironment>, count: usize) {
+        for number in 0..count {
+            let key = format!("key-{}", number % 3);
+            let record = BatchBuilder::new().record(NOW, Some(key.as_bytes()), Some(&[0; 300]));
+            let batch = Bytes::from(record.build().expect("a batch"));
+            let rules = ProduceRules {
+                now_ms: NOW,
+                ..ProduceRules::default()
+            };
+            let appended = log.append(batch, &rules, 1).await.expect("appended");
+            log.flushed(appended.last_offset + 1)
+                .await
+                .expect("flushed");
+        }
+        // Long enough for checkpoints.
+        env.sleep(Duration::from_millis(500)).await;
+    }
+
+    #[test]
+    fn a_range_of_before_a_truncation_is_not_cleaned() {
+        let life = |env: SimEnvironment| async move {
+            let config = EngineConfig {
+                checkpoint_interval: Duration::from_millis(20),
+                write_behind_age: Duration::from_millis(20),
+                cleaner_enabled: false,
+                ..EngineConfig::new(vec![PathBuf::from("/data")]).with_journal_bytes(16 << 20)
+            };
+            prepare_directories(&env, &config).await.expect("prepared");
+            let (engine, _) = Engine::open(env.clone(), config).await.expect("opened");
+            let log_config = LogConfig {
+                segment_bytes: 4 << 10,
+                compact: true,
+                delete: false,
+                ..LogConfig::default()
+            };
+            let name = TopicPartition::new("compacted", 0);
+            let made = engine.create_log(name, TopicId([1; 16]), log_config, None);
+            let log = made.await.expect("made");
+            fill(&env, &log, 60).await;
+            let range = log.dirty_range(None, NOW).await.expect("found");
+            assert!(range.first_uncleanable > 40);
+            log.truncate_to(20).await.expect("truncated");
+            fill(&env, &log, 60).await;
+            let cleaned = log.clean(&range, NOW).await;
+            assert!(
+                matches!(cleaned, Err(CleanFailure::Interrupted(_))),
+                "{cleaned:?}"
+            );
+            let size = log.size_bytes();
+            assert!(size > 60 * 300, "{size} bytes are left");
+        };
+        let stop = StopAt {
+            micros: Some(60_000_000),
+            ..StopAt::default()
+        };
+        Executor::new(5).run_until(stop, life).finished();
     }
 }

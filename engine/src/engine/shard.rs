@@ -22,9 +22,7 @@ use crate::log::{Log, TopicId};
 use crate::memory::{MemoryPool, round_down};
 use crate::wait::{Event, Signal, Turn};
 
-/// Bytes of indexes of sealed segments kept in memory.
-const LOADED_INDEX_BYTES_MAX: usize = 16 << 20;
-/// And how many of them.
+/// How many indexes of sealed segments are kept in memory; their bytes are limited, too.
 const LOADED_INDEXES_MAX: usize = 4096;
 
 /// A log by what journals call it.
@@ -352,7 +350,8 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// A segment's indexes were read into memory; lets go of the oldest ones beyond the limit.
+    /// A segment's indexes were read into memory; lets go of the oldest ones beyond the limit. Never of these: who had them read is about to use them, and to find none would mean that
+    /// nothing was aborted in the segment.
     pub fn indexes_loaded(&self, log: &Log<E>, base: i64) {
         let bytes = log
             .state
@@ -369,12 +368,16 @@ impl<E: Environment> Shard<E> {
         let mut loaded = self.loaded_indexes.borrow_mut();
         loaded.push_back((log.weak(), base, bytes));
         let mut held: usize = loaded.iter().map(|(.., bytes)| bytes).sum();
-        while held > LOADED_INDEX_BYTES_MAX || loaded.len() > LOADED_INDEXES_MAX {
+        let (read_of, read_base) = (log, base);
+        while loaded.len() > 1
+            && (held > self.config.loaded_index_bytes_max || loaded.len() > LOADED_INDEXES_MAX)
+        {
             let Some((log, base, bytes)) = loaded.pop_front() else {
                 break;
             };
             held -= bytes;
             if let Some(log) = log.upgrade()
+                && !(base == read_base && std::ptr::eq(&*log, read_of))
                 && let Ok(mut state) = log.state.try_borrow_mut()
                 && let Some(segment) = state.segments.get_mut(&base)
                 && segment.sealed

@@ -17,7 +17,7 @@ use crate::cleaner::transactions::{CleanedTransactions, Marker};
 use crate::engine::ballast::may_pass;
 use crate::environment::Environment;
 use crate::index::{AbortedTransaction, OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
-use crate::log::ReadError;
+use crate::log::{LogError, ReadError};
 use crate::segment::SEGMENT_BYTES_LIMIT;
 use crate::wait::yield_now;
 
@@ -47,7 +47,13 @@ impl From<io::Error> for CleanFailure {
 
 impl From<ReadError> for CleanFailure {
     fn from(error: ReadError) -> Self {
-        Self::Uncleanable(error.to_string())
+        match error {
+            ReadError::Log(LogError::Storage {
+                may_pass: Some(kind),
+                ..
+            }) => Self::Short(io::Error::new(kind, error)),
+            _ => Self::Uncleanable(error.to_string()),
+        }
     }
 }
 
@@ -125,6 +131,7 @@ impl<E: Environment> Log<E> {
         cleaned_to: Option<i64>,
         now_ms: i64,
     ) -> Result<DirtyRange, CleanFailure> {
+        let truncations = self.flush.truncations();
         let config = self.config();
         let lags = Lags {
             min_ms: config.min_compaction_lag_ms,
@@ -142,9 +149,10 @@ impl<E: Environment> Log<E> {
             }
         }
         let bounds = (self.log_start_offset(), self.log_end_offset());
-        Ok(DirtyRange::of(
-            &facts, cleaned_to, bounds, barrier, lags, now_ms,
-        ))
+        Ok(DirtyRange {
+            truncations,
+            ..DirtyRange::of(&facts, cleaned_to, bounds, barrier, lags, now_ms)
+        })
     }
 
     async fn first_timestamp_of(&self, base: i64) -> Result<Option<i64>, ReadError> {
@@ -162,7 +170,8 @@ impl<E: Environment> Log<E> {
         range: &DirtyRange,
         now_ms: i64,
     ) -> Result<Cleaned, CleanFailure> {
-        let truncations = self.flush.truncations();
+        // Since the range was found: a log that was truncated and has gone on has other records there.
+        let truncations = range.truncations;
         let first = self.first_base();
         self.check_cleanable(truncations)?;
         match self.clean_undisturbed(range, now_ms, truncations).await {
@@ -379,12 +388,12 @@ impl<E: Environment> Log<E> {
         for base in bases {
             self.load_indexes(base).await?;
             let state = self.state.borrow();
-            let indexes = state
-                .segments
-                .get(&base)
-                .and_then(|segment| segment.indexes.as_ref());
-            if let Some(indexes) = indexes {
-                found.extend_from_slice(indexes.transactions.entries());
+            match state.segments.get(&base).map(|segment| &segment.indexes) {
+                Some(Some(indexes)) => found.extend_from_slice(indexes.transactions.entries()),
+                // Not to know of an aborted transaction would make its records the last of their keys.
+                Some(None) => return Err(CleanFailure::Interrupted("an index was let go")),
+                // The segment has expired.
+                None => {}
             }
         }
         Ok(found)

@@ -19,7 +19,21 @@ impl<E: Environment> Log<E> {
         &self,
         timestamp: i64,
     ) -> Result<Option<TimestampOffset>, ReadError> {
-        self.check_online()?;
+        loop {
+            self.check_online()?;
+            let replacements = self.replacements.get();
+            let found = self.first_at_or_after(timestamp).await;
+            // Otherwise what was in a segment still to be looked at may have gone to one that was.
+            if self.replacements.get() == replacements {
+                return found;
+            }
+        }
+    }
+
+    async fn first_at_or_after(
+        &self,
+        timestamp: i64,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
         let bases: Vec<i64> = self.state.borrow().segments.keys().copied().collect();
         let log_start = self.log_start_offset();
         for base in bases {
@@ -68,11 +82,13 @@ impl<E: Environment> Log<E> {
     /// See [`ReadError`].
     pub async fn max_timestamp_offset(&self) -> Result<Option<TimestampOffset>, ReadError> {
         self.check_online()?;
-        let bases: Vec<i64> = self.state.borrow().segments.keys().copied().collect();
-        let mut newest = NO_TIMESTAMP;
-        for base in bases {
-            newest = newest.max(self.max_visible_timestamp_of(base).await?);
-        }
+        let newest = loop {
+            let replacements = self.replacements.get();
+            let newest = self.newest_of_segments().await;
+            if self.replacements.get() == replacements {
+                break newest?;
+            }
+        };
         if newest < 0 {
             return Ok(None);
         }
@@ -84,6 +100,16 @@ impl<E: Environment> Log<E> {
             Some(newest) => self.offset_for_timestamp(newest).await,
             None => Ok(None),
         }
+    }
+
+    /// The largest timestamp of batches from the log start to the high watermark that the segments know of; −1 when there is none.
+    async fn newest_of_segments(&self) -> Result<i64, ReadError> {
+        let bases: Vec<i64> = self.state.borrow().segments.keys().copied().collect();
+        let mut newest = NO_TIMESTAMP;
+        for base in bases {
+            newest = newest.max(self.max_visible_timestamp_of(base).await?);
+        }
+        Ok(newest)
     }
 
     /// The largest timestamp of the batches that have records, found by looking at all of them.

@@ -30,6 +30,7 @@ use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 
 use crate::config::LogConfig;
+use crate::engine::ballast::may_pass;
 use crate::engine::shard::Shard;
 use crate::environment::Environment;
 use crate::epochs::LeaderEpochs;
@@ -322,6 +323,7 @@ impl<E: Environment> Log<E> {
             log: self.topic_partition.to_string(),
             operation,
             error: error.to_string(),
+            may_pass: may_pass(error).then(|| error.kind()),
         }
     }
 }

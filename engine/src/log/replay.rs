@@ -428,6 +428,8 @@ impl<E: Environment> Log<E> {
         if let Some(segment) = state.segments.get_mut(&base) {
             segment.first_timestamp = segment.first_timestamp.or(first);
             segment.sealed = false;
+            // Others may be aborted in it from now on.
+            segment.lowest_aborted = None;
             if let Some(indexes) = &segment.indexes {
                 // Before a batch comes in: from then on the largest time counts as known.
                 let newest = indexes.max_timestamp().timestamp;

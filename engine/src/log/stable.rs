@@ -132,13 +132,12 @@ impl<E: Environment> Log<E> {
     /// to be appended with the guard (KIP-890). With `supports_epoch_bump` the client raises its epoch with each transaction (transaction version 2).
     ///
     /// # Errors
-    /// [`SequenceError::InvalidEpoch`], [`SequenceError::TooManyProducers`].
+    /// [`SequenceError::InvalidEpoch`].
     pub fn begin_verification(
         &self,
         batch: &ProducerBatch,
         supports_epoch_bump: bool,
     ) -> Result<Option<VerificationGuard>, SequenceError> {
-        let now_ms = self.now_ms();
         let mut state = self.state.borrow_mut();
         let is_open = state
             .producers
@@ -147,10 +146,9 @@ impl<E: Environment> Log<E> {
             return Ok(None);
         }
         let limits = self.producer_limits();
-        state
-            .verifications
-            .begin(batch, supports_epoch_bump, limits, now_ms)
-            .map(Some)
+        let verifications = &mut state.verifications;
+        let guard = verifications.begin(batch, supports_epoch_bump, limits);
+        Ok(Some(guard))
     }
 
     /// Whether a coordinator of this broker may append, now, to a producer's transaction.

@@ -174,6 +174,8 @@ pub enum LogError {
         operation: &'static str,
         /// The operating system's words.
         error: String,
+        /// What kind of error it is, if it may pass by itself: space or descriptors are missing.
+        may_pass: Option<std::io::ErrorKind>,
     },
 }
 

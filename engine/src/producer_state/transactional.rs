@@ -231,8 +231,7 @@ mod tests {
         }
 
         fn begin(&mut self, batch: &ProducerBatch, bumps: bool) -> VerificationGuard {
-            let begun = self.verifications.begin(batch, bumps, LIMITS, 0);
-            begun.expect("room for one more")
+            self.verifications.begin(batch, bumps, LIMITS)
         }
 
         fn append(
@@ -404,15 +403,25 @@ mod tests {
     }
 
     #[test]
-    fn verifications_are_bounded_by_number_and_time() {
-        let mut verifications = Verifications::default();
-        let mut begin = |producer_id, now_ms| {
-            verifications
-                .begin(&batch(producer_id, 0, 0), false, LIMITS, now_ms)
-                .is_ok()
+    fn made_up_producers_keep_nobody_from_a_verification() {
+        const MAX: u32 = 100;
+        let limits = ProducerLimits {
+            producers_max: MAX,
+            ..LIMITS
         };
-        assert!(begin(1, 0) && begin(2, 500));
-        assert!(!begin(3, 999));
-        assert!(begin(3, 1000), "the first is too old by now");
+        let mut verifications = Verifications::default();
+        for producer_id in 0..10 * i64::from(MAX) {
+            let guard = verifications.begin(&batch(producer_id, 0, 0), false, limits);
+            assert!(verifications.holds(producer_id, Some(guard)));
+            let held = (0..=producer_id).filter(|id| verifications.sequence_of(*id).is_some());
+            let held: Vec<i64> = held.collect();
+            assert!(held.len() <= MAX as usize);
+            // The newest of them, without a gap.
+            assert_eq!(
+                held.first().map(|id| producer_id - id + 1),
+                Some(held.len() as i64)
+            );
+            assert!(held.len() as i64 >= (producer_id + 1).min(i64::from(MAX) * 7 / 8));
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::rules::{ProducerBatch, SequenceError};
+use super::rules::ProducerBatch;
 use super::table::ProducerLimits;
 use crate::batch::EndTransactionMarker;
 
@@ -20,7 +20,6 @@ struct Entry {
     /// The lowest sequence that was to be verified in the epoch: if that is refused for a time, no higher one may overtake it.
     lowest_sequence: i32,
     supports_epoch_bump: bool,
-    began_ms: i64,
 }
 
 /// See the module.
@@ -31,17 +30,14 @@ pub struct Verifications {
 }
 
 impl Verifications {
-    /// Begins, or goes on with, the verification of a producer's batch. Bounded as the producers themselves are: by their number and by time.
-    ///
-    /// # Errors
-    /// [`SequenceError::TooManyProducers`].
+    /// Begins, or goes on with, the verification of a producer's batch. Bounded as the producers themselves are, by their number; where there are as many, the oldest go. A verification takes
+    /// milliseconds: they have been refused, or given up, and whoever makes up producers must not keep others from theirs.
     pub fn begin(
         &mut self,
         batch: &ProducerBatch,
         supports_epoch_bump: bool,
         limits: ProducerLimits,
-        now_ms: i64,
-    ) -> Result<VerificationGuard, SequenceError> {
+    ) -> VerificationGuard {
         let (epoch, sequence) = (batch.producer_epoch, batch.base_sequence);
         if let Some(entry) = self.by_producer.get_mut(&batch.producer_id) {
             if epoch > entry.epoch {
@@ -49,17 +45,13 @@ impl Verifications {
             } else if epoch == entry.epoch {
                 entry.lowest_sequence = entry.lowest_sequence.min(sequence);
             }
-            return Ok(entry.guard);
+            return entry.guard;
         }
         if self.by_producer.len() >= limits.producers_max as usize {
-            let is_young =
-                |entry: &Entry| now_ms.saturating_sub(entry.began_ms) < limits.expiration_ms;
-            self.by_producer.retain(|_, entry| is_young(entry));
-        }
-        if self.by_producer.len() >= limits.producers_max as usize {
-            return Err(SequenceError::TooManyProducers {
-                producers_max: limits.producers_max,
-            });
+            // Guards are numbered in order; several at once, so that the search is rare.
+            let kept = u64::from(limits.producers_max - limits.producers_max / 8).saturating_sub(1);
+            let oldest = self.next.saturating_sub(kept);
+            self.by_producer.retain(|_, entry| entry.guard.0 > oldest);
         }
         self.next += 1;
         let guard = VerificationGuard(self.next);
@@ -68,10 +60,9 @@ impl Verifications {
             epoch,
             lowest_sequence: sequence,
             supports_epoch_bump,
-            began_ms: now_ms,
         };
         self.by_producer.insert(batch.producer_id, entry);
-        Ok(guard)
+        guard
     }
 
     /// Whether `guard` is still the producer's.
