@@ -100,8 +100,6 @@ fn timeouts_and_recoveries() {
 #[test]
 fn a_crash_around_a_timeout() {
     let scenario = Scenario {
-        transactions: [1, 0],
-        recoveries: 1,
         timeouts: 1,
         ..TWO_PRODUCERS
     };
