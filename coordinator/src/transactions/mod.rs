@@ -9,7 +9,8 @@
 //! 2. The host appends the records of an event as one atomic batch, in the order of the events. When they and all before are durable, the answers go out and
 //!    the markers may be written. If an append fails, the coordinator is ahead of its log: [`TransactionCoordinator::resign`], and load anew.
 //! 3. The host writes the markers, again and again until each partition has its own, and reports with [`TransactionCoordinator::on_markers_written`]. A partition is done when
-//!    its marker is durable, or when it can have none (the topic is gone; UNSUPPORTED_FOR_MESSAGE_FORMAT). A partition that answers
+//!    its marker is durable, when it can have none (the topic is gone; UNSUPPORTED_FOR_MESSAGE_FORMAT), or when it is past the transaction already
+//!    (INVALID_PRODUCER_EPOCH, which Kafka leaves prepared until the next change of coordinator). A partition that answers
 //!    TRANSACTION_COORDINATOR_FENCED has heard from a newer coordinator: stop, this one is about to resign. For one producer id and partition no two marker
 //!    writes may be under way at once: a late one would end the next transaction of a client that does not bump epochs.
 //! 4. With the last report the transaction is complete, which is a record again.

@@ -226,8 +226,8 @@ impl History {
         let Some(&owner) = self.newest.get(&(producer / 2)) else {
             return;
         };
-        let state = self.bench.state(id);
-        if state != "Empty" {
+        let described = self.bench.describe(id);
+        if described.transaction_state != "Empty" || described.producer_epoch >= LAST_EPOCH - 1 {
             return;
         }
         // Whoever waits for an answer has an older epoch than this.
