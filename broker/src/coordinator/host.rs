@@ -89,6 +89,8 @@ enum Event<M: Machine> {
         guard: Option<VerificationGuard>,
         act: InTransaction<M>,
     },
+    /// A request that came while one of those was waiting: the order in which they change the state is the order in the log.
+    Deferred { token: Token, act: InTransaction<M> },
     /// The end of a producer's transaction.
     Marker {
         marker: EndTransactionMarker,
@@ -191,14 +193,23 @@ impl<M: Machine> Host<M> {
     pub async fn call(
         self: &Rc<Self>,
         asker: Asker,
-        act: impl FnOnce(&mut M, &Caller, &mut Output<M>),
+        act: impl FnOnce(&mut M, &Caller, &mut Output<M>) + 'static,
     ) -> Result<M::Reply, ErrorCode> {
         let (token, answer) = self.expect_answer();
         let _waiting = Waiting(self, token);
-        self.step(|machine, now, fresh_id, output| {
+        let act = move |machine: &mut M, now, fresh_id, output: &mut Output<M>| {
             let caller = asker.caller(token, now, fresh_id);
             act(machine, &caller, output);
-        })?;
+        };
+        let behind_a_transaction = (self.queue.borrow().iter())
+            .any(|event| matches!(event, Event::InTransaction { .. } | Event::Deferred { .. }));
+        if behind_a_transaction {
+            self.look(|_| ())?;
+            let act = Box::new(act);
+            self.enqueue(Event::Deferred { token, act });
+        } else {
+            self.step(act)?;
+        }
         answer
             .await
             .unwrap_or(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE))
@@ -293,7 +304,7 @@ impl<M: Machine> Host<M> {
                         self.answer(token, Err(ErrorCode::NOT_COORDINATOR));
                     }
                 }
-                Event::InTransaction { token, .. } => {
+                Event::InTransaction { token, .. } | Event::Deferred { token, .. } => {
                     self.answer(token, Err(ErrorCode::NOT_COORDINATOR));
                 }
                 Event::Marker { done, .. } => {
@@ -315,6 +326,17 @@ impl<M: Machine> Host<M> {
         self: &Rc<Self>,
         act: impl FnOnce(&mut M, Now, Uuid, &mut Output<M>),
     ) -> Result<(), ErrorCode> {
+        let output = self.change(act)?;
+        self.follow_up(output);
+        M::after_event(self);
+        Ok(())
+    }
+
+    /// Changes the state; what is to be done about it is the caller's.
+    fn change(
+        &self,
+        act: impl FnOnce(&mut M, Now, Uuid, &mut Output<M>),
+    ) -> Result<Output<M>, ErrorCode> {
         let shard = self.shard.upgrade().ok_or(ErrorCode::NOT_COORDINATOR)?;
         let mut output = Output::default();
         let next_deadline = {
@@ -335,9 +357,7 @@ impl<M: Machine> Host<M> {
         if sooner {
             self.rearm.notify();
         }
-        self.follow_up(output);
-        M::after_event(self);
-        Ok(())
+        Ok(output)
     }
 
     /// Writes an event's records, then lets its answers go.
@@ -387,6 +407,7 @@ impl<M: Machine> Host<M> {
                     guard,
                     act,
                 }) => self.write_in_transaction(token, producer, guard, act).await,
+                Turn::Alone(Event::Deferred { act, .. }) => self.change_and_write(act, None).await,
                 Turn::Alone(Event::Changed(output)) => self.write_batch(vec![output], &[]).await,
             };
             if let Err(reason) = done {
@@ -443,7 +464,6 @@ impl<M: Machine> Host<M> {
         guard: Option<VerificationGuard>,
         act: InTransaction<M>,
     ) -> Result<(), String> {
-        let shard = self.shard.upgrade().ok_or("the broker stops")?;
         let allowed = self
             .log
             .check_from_coordinator(producer_id, producer_epoch, guard);
@@ -451,17 +471,22 @@ impl<M: Machine> Host<M> {
             self.answer(token, Err(ErrorCode(error.code())));
             return Ok(());
         }
-        let mut output = Output::default();
-        match &mut *self.phase.borrow_mut() {
-            Phase::Active(machine) => act(machine, now(&shard), random_id(&shard), &mut output),
-            Phase::Loading | Phase::Resigned => return Err("the state is gone".into()),
-        }
+        let producer = (producer_id, producer_epoch, guard);
+        self.change_and_write(act, Some(producer)).await
+    }
+
+    async fn change_and_write(
+        self: &Rc<Self>,
+        act: InTransaction<M>,
+        producer: Option<(i64, i16, Option<VerificationGuard>)>,
+    ) -> Result<(), String> {
+        let mut output = self.change(act).map_err(|_| "the state is gone")?;
         let records = std::mem::take(&mut output.commands.records);
         if !records.is_empty() {
-            let producer = (producer_id, producer_epoch, guard);
-            self.append(&records, Some(producer)).await?;
+            self.append(&records, producer).await?;
         }
         self.release(output);
+        M::after_event(self);
         Ok(())
     }
 
