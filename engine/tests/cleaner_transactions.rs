@@ -64,7 +64,7 @@ fn config(seed: u64) -> EngineConfig {
         cleaner_dedupe_bytes: if seed.is_multiple_of(3) { 300 } else { 1 << 20 },
         cleaner_io_buffer_bytes: 128 << 10,
         // As if every segment's index were larger than what may be kept.
-        loaded_index_bytes_max: if seed % 2 == 0 { 0 } else { 16 << 20 },
+        loaded_index_bytes_max: if seed.is_multiple_of(2) { 0 } else { 16 << 20 },
         ..EngineConfig::new(vec![PathBuf::from("/data")])
     }
 }
