@@ -166,6 +166,10 @@ pub struct ShardMetrics {
     pub logs_offline: Counter,
     /// Segment files open.
     pub open_files: Counter,
+    /// Logs that a transaction is open in.
+    pub open_transaction_logs: Counter,
+    /// Age of the oldest of these transactions, in ms.
+    pub oldest_open_transaction_ms: Counter,
     /// What the shard knows of groups' lag.
     pub lag: lag::Part,
     /// Groups coordinated here.
@@ -217,6 +221,8 @@ impl Default for ShardMetrics {
             cleaner_max_dirty_percent: zero(),
             logs_offline: zero(),
             open_files: zero(),
+            open_transaction_logs: zero(),
+            oldest_open_transaction_ms: zero(),
             lag: lag::Part::default(),
             groups: zero(),
             group_members: zero(),
@@ -291,6 +297,8 @@ impl ShardMetrics {
         ("ringlog_cleaner_max_dirty_percent", "gauge", "Share of the shard's dirtiest compacted partition that is not compacted.", |m| m.cleaner_max_dirty_percent.get()),
         ("ringlog_logs_offline", "gauge", "Partitions whose log is offline; the log says why.", |m| m.logs_offline.get()),
         ("ringlog_segment_files_open", "gauge", "Segment files open.", |m| m.open_files.get()),
+        ("ringlog_logs_with_open_transactions", "gauge", "Partitions that a transaction is open in.", |m| m.open_transaction_logs.get()),
+        ("ringlog_oldest_open_transaction_milliseconds", "gauge", "Age of the oldest open transaction, as long as this broker has known it. Beyond transaction.max.timeout.ms it hangs: readers of committed records and compaction stop before it until kafka-transactions aborts it.", |m| m.oldest_open_transaction_ms.get()),
         ("ringlog_groups", "gauge", "Groups that the shard coordinates.", |m| m.groups.get()),
         ("ringlog_group_members", "gauge", "Members of those groups.", |m| m.group_members.get()),
         ("ringlog_group_offsets", "gauge", "Offsets that those groups have committed.", |m| m.group_offsets.get()),

@@ -418,6 +418,14 @@ impl Shard {
             ),
             (&self.metrics.logs_offline, engine.logs_offline as u64),
             (&self.metrics.open_files, engine.open_files as u64),
+            (
+                &self.metrics.open_transaction_logs,
+                engine.logs_with_open_transactions as u64,
+            ),
+            (
+                &self.metrics.oldest_open_transaction_ms,
+                u64::try_from(engine.oldest_open_transaction_ms).unwrap_or(0),
+            ),
         ];
         for (gauge, value) in gauges {
             gauge.set(value);

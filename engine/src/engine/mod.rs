@@ -140,6 +140,10 @@ pub struct EngineMetrics {
     pub open_files: usize,
     /// The cleaner's.
     pub cleaner: CleanerCounters,
+    /// Logs that a transaction is open in.
+    pub logs_with_open_transactions: usize,
+    /// Age of the oldest of these, as long as it is known here, in ms; 0 when there is none.
+    pub oldest_open_transaction_ms: i64,
 }
 
 /// The shard that a partition belongs to, the same on every start with as many shards.
@@ -232,6 +236,9 @@ impl<E: Environment> Engine<E> {
     /// Counters and levels.
     pub fn metrics(&self) -> EngineMetrics {
         let logs = self.shard.logs.borrow();
+        let open = logs
+            .values()
+            .filter_map(|log| log.oldest_open_transaction_ms());
         EngineMetrics {
             journal: self.shard.journal().counters(),
             tail_cache_bytes: self.shard.tail_bytes(),
@@ -241,6 +248,8 @@ impl<E: Environment> Engine<E> {
             logs_offline: logs.values().filter(|log| log.failure().is_some()).count(),
             open_files: self.shard.open_files(),
             cleaner: self.shard.cleaner.counters(),
+            logs_with_open_transactions: open.clone().count(),
+            oldest_open_transaction_ms: open.max().unwrap_or(0),
         }
     }
 

@@ -97,8 +97,8 @@ impl FlushState {
     }
 
     /// The open transactions were read back, and everything found is on the medium.
-    pub fn reset_unstable(&self, open: impl Iterator<Item = i64>) {
-        self.unstable.borrow_mut().reset(open);
+    pub fn reset_unstable(&self, open: impl Iterator<Item = i64>, now_ms: i64) {
+        self.unstable.borrow_mut().reset(open, now_ms);
         self.wake_stable();
     }
 

@@ -39,7 +39,8 @@ impl<E: Environment> Log<E> {
         } else {
             producers
         };
-        self.flush.reset_unstable(producers.open_transactions());
+        self.flush
+            .reset_unstable(producers.open_transactions(), self.now_ms());
         self.state.borrow_mut().producers = producers;
         Ok(())
     }
@@ -131,7 +132,7 @@ impl<E: Environment> Log<E> {
     ) -> Result<ProducerStates, ReadError> {
         let now_ms = self.now_ms();
         let mut unstable = UnstableOffsets::default();
-        unstable.reset(producers.open_transactions());
+        unstable.reset(producers.open_transactions(), self.now_ms());
         let unstable = RefCell::new(unstable);
         let Stretch { from, to, .. } = stretch;
         let bases: Vec<i64> = {

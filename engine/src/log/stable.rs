@@ -3,7 +3,7 @@
 //! Kept as batches are noted, so that nobody has to search: the first offsets of open transactions, and those of transactions that ended at or past the high watermark.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Log, LogError, ReadError};
 use crate::batch::BatchHeader;
@@ -18,7 +18,8 @@ use crate::segment::{StoredTransactions, path, read_transactions};
 /// First offsets that keep a log from being stable beyond them.
 #[derive(Debug, Default)]
 pub(crate) struct UnstableOffsets {
-    open: BTreeSet<i64>,
+    /// Each with when it was first seen, in ms of the wall clock.
+    open: BTreeMap<i64, i64>,
     /// Of transactions whose marker is not below the high watermark: the marker's offset and the first offset, in order of the marker.
     ended: VecDeque<(i64, i64)>,
     ended_first: BTreeSet<i64>,
@@ -28,8 +29,13 @@ pub(crate) struct UnstableOffsets {
 
 impl UnstableOffsets {
     /// A transaction begins at `first_offset`.
-    pub fn begin(&mut self, first_offset: i64) {
-        self.open.insert(first_offset);
+    pub fn begin(&mut self, first_offset: i64, now_ms: i64) {
+        self.open.insert(first_offset, now_ms);
+    }
+
+    /// When the oldest open transaction was first seen, in ms of the wall clock.
+    pub fn oldest_open_ms(&self) -> Option<i64> {
+        self.open.first_key_value().map(|(_, seen_ms)| *seen_ms)
     }
 
     /// It has ended with the marker at `marker_offset`. Returns the first offset of the oldest transaction that is still open.
@@ -37,7 +43,11 @@ impl UnstableOffsets {
         self.open.remove(&first_offset);
         self.ended.push_back((marker_offset, first_offset));
         self.ended_first.insert(first_offset);
-        self.open.first().copied()
+        self.first_open()
+    }
+
+    fn first_open(&self) -> Option<i64> {
+        self.open.first_key_value().map(|(offset, _)| *offset)
     }
 
     /// The high watermark has risen: returns the first unstable offset.
@@ -56,7 +66,7 @@ impl UnstableOffsets {
     #[inline]
     pub fn first(&self) -> Option<i64> {
         let all = [
-            self.open.first().copied(),
+            self.first_open(),
             self.ended_first.first().copied(),
             self.unknown_from,
         ];
@@ -64,9 +74,9 @@ impl UnstableOffsets {
     }
 
     /// What is open was read back; everything that was found is below the high watermark.
-    pub fn reset(&mut self, open: impl Iterator<Item = i64>) {
+    pub fn reset(&mut self, open: impl Iterator<Item = i64>, now_ms: i64) {
         *self = Self {
-            open: open.collect(),
+            open: open.map(|offset| (offset, now_ms)).collect(),
             ..Self::default()
         };
     }
@@ -89,7 +99,7 @@ pub(super) fn note_event(
     let marker = match event {
         ProducerEvent::Records(batch) => {
             if let Some(first_offset) = producers.record(batch, header.last_offset(), now_ms) {
-                unstable.borrow_mut().begin(first_offset);
+                unstable.borrow_mut().begin(first_offset, now_ms);
             }
             return None;
         }
@@ -117,6 +127,12 @@ impl<E: Environment> Log<E> {
     pub fn last_stable_offset(&self) -> i64 {
         let log_start = self.log_start_offset().min(self.high_watermark());
         self.flush.last_stable_offset().max(log_start)
+    }
+
+    /// How long the oldest open transaction has been known here, in ms; none when there is none. As long as it is open, readers of committed records and compaction stop before it.
+    pub fn oldest_open_transaction_ms(&self) -> Option<i64> {
+        let seen_ms = self.flush.unstable.borrow().oldest_open_ms()?;
+        Some(self.now_ms().saturating_sub(seen_ms).max(0))
     }
 
     /// Resolves when the last stable offset lies beyond `offset`, or the log was truncated; dropping the future ends the wait.
@@ -283,15 +299,17 @@ mod tests {
     fn what_is_open_or_ended_past_the_high_watermark_is_unstable() {
         let mut unstable = UnstableOffsets::default();
         assert_eq!(unstable.settle(3), None);
-        unstable.begin(5);
-        unstable.begin(7);
+        unstable.begin(5, 500);
+        unstable.begin(7, 700);
         assert_eq!(unstable.settle(8), Some(5));
         // The first ends at 9: its marker is not below 9, but below 10.
+        assert_eq!(unstable.oldest_open_ms(), Some(500));
         assert_eq!(unstable.end(5, 9), Some(7));
+        assert_eq!(unstable.oldest_open_ms(), Some(700));
         assert_eq!(unstable.settle(9), Some(5));
         assert_eq!(unstable.settle(10), Some(7));
         assert_eq!(unstable.end(7, 10), None);
-        unstable.begin(11);
+        unstable.begin(11, 1100);
         assert_eq!(unstable.end(11, 12), None);
         assert_eq!(unstable.settle(11), Some(11));
         assert_eq!(unstable.settle(13), None);
@@ -300,12 +318,12 @@ mod tests {
     #[test]
     fn while_it_is_read_back_nothing_is_stable() {
         let mut unstable = UnstableOffsets::default();
-        unstable.begin(8);
+        unstable.begin(8, 800);
         unstable.hold(2);
         assert_eq!(unstable.settle(20), Some(2));
-        unstable.reset([6, 4].into_iter());
+        unstable.reset([6, 4].into_iter(), 900);
         assert_eq!(unstable.first(), Some(4));
-        unstable.reset(std::iter::empty());
+        unstable.reset(std::iter::empty(), 900);
         assert_eq!(unstable.first(), None);
     }
 }
