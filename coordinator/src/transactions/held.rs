@@ -32,7 +32,7 @@ impl TransactionCoordinator {
         self.held_deadlines
             .insert((deadline_ms, request.token, id.clone()));
         self.held.entry(id).or_default().push_back(Held {
-            request,
+            request: request.detached(),
             deadline_ms,
         });
     }

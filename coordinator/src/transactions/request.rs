@@ -46,6 +46,27 @@ impl Request {
         }
     }
 
+    /// A copy that owns its memory: whoever asked may be gone, and the memory that held the frame with it.
+    pub fn detached(mut self) -> Request {
+        match &mut self.body {
+            Body::InitProducerId(asked) => {
+                asked.transactional_id = asked.transactional_id.as_ref().map(Str::detached);
+            }
+            Body::AddPartitions(asked) => {
+                asked.transactional_id = asked.transactional_id.detached();
+                for topic in &mut asked.topics {
+                    topic.name = topic.name.detached();
+                }
+            }
+            Body::AddOffsets(asked, _) => {
+                asked.transactional_id = asked.transactional_id.detached();
+                asked.group_id = asked.group_id.detached();
+            }
+            Body::EndTxn(asked) => asked.transactional_id = asked.transactional_id.detached(),
+        }
+        self
+    }
+
     /// The answer that says no more than an error, in the words of the request's version.
     pub fn refused(&self, error: ErrorCode) -> TransactionReply {
         match &self.body {
