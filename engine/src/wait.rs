@@ -116,7 +116,10 @@ impl OffsetWaiters {
         {
             return;
         }
-        let later = wakers.split_off(&(offset.saturating_add(1), 0));
+        let later = match offset.checked_add(1) {
+            Some(next) => wakers.split_off(&(next, 0)),
+            None => BTreeMap::new(),
+        };
         let reached = std::mem::replace(&mut *wakers, later);
         drop(wakers);
         for waker in reached.into_values() {
@@ -290,6 +293,18 @@ mod tests {
             event.wakers.borrow().is_empty(),
             "a dropped waiter is forgotten"
         );
+    }
+
+    #[test]
+    fn the_largest_offset_wakes_everybody() {
+        let waiters = OffsetWaiters::default();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut last = waiters.wait(i64::MAX, || None::<()>);
+        assert!(last.poll_unpin(&mut context).is_pending());
+        waiters.reached(i64::MAX - 1);
+        assert_eq!(waiters.wakers.borrow().len(), 1);
+        waiters.reached(i64::MAX);
+        assert!(waiters.wakers.borrow().is_empty());
     }
 
     #[test]

@@ -242,13 +242,14 @@ impl<E: Environment> Log<E> {
     /// Waits for something, but no longer than the log answers: what it waits for may never come, and its turn is needed.
     pub(super) async fn while_open<T>(&self, wait: impl Future<Output = T>) -> Result<T, LogError> {
         let wait = std::pin::pin!(wait);
-        let closed = std::pin::pin!(self.flush.wait_visible(i64::MAX));
+        let closed = std::pin::pin!(self.flush.wait_closed());
         match select(wait, closed).await {
-            Either::Left((done, _)) => Ok(done),
-            Either::Right((closed, wait)) => {
-                closed?;
-                Ok(wait.await)
+            Either::Left((done, _)) => {
+                // Its end may be what gave others, and so this wait, what was wanting.
+                self.check_online()?;
+                Ok(done)
             }
+            Either::Right((reason, _)) => Err(reason),
         }
     }
 

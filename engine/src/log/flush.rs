@@ -132,6 +132,13 @@ impl FlushState {
         self.closed.borrow().clone()
     }
 
+    /// Resolves when the log answers no more.
+    pub async fn wait_closed(&self) -> LogError {
+        self.watermark_waiters
+            .wait(i64::MAX, || self.closed())
+            .await
+    }
+
     /// Resolves when everything before `offset` is on the medium.
     pub async fn wait_flushed(&self, offset: i64, log: &str) -> Result<(), LogError> {
         let truncations = self.truncations.get();
