@@ -328,6 +328,8 @@ impl<E: Environment> Log<E> {
                     .await
                     .map_err(|error| error.to_string())?;
             }
+            // Closed meanwhile, it may have lost its tail to others, unwritten: no file gives back what would make it warm.
+            self.check_online().map_err(|error| error.to_string())?;
             let growth = {
                 let mut state = self.state.borrow_mut();
                 state.tail.set_chunk_bytes_max(self.shard.chunk_bytes_max());
@@ -436,7 +438,19 @@ impl<E: Environment> Log<E> {
                 segment.max_timestamp = segment.max_timestamp.max(newest);
             }
         }
-        if !prefix.is_empty() && state.tail.start().is_none() {
+        if end.position > aligned && state.tail.start().is_none() {
+            let ragged = (end.position - aligned) as usize;
+            if prefix.len() < ragged {
+                // It would be read again and again by who waits for the log to be warm, and appended to as if it were whole.
+                return Err(ReadError::Corrupt {
+                    log: self.topic_partition.to_string(),
+                    offset: state.next_offset,
+                    reason: format!(
+                        "the file of segment {base} ends before position {}",
+                        end.position
+                    ),
+                });
+            }
             let before = state.tail.capacity();
             let at = Place {
                 position: aligned,
