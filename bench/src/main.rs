@@ -6,6 +6,7 @@ mod client;
 mod companions;
 mod compare;
 mod consumer;
+mod coordinator;
 mod drive;
 mod environment;
 mod html;
@@ -44,6 +45,8 @@ enum What {
     Sweep(SweepArgs),
     /// Compare brokers that this command starts and stops, in turns on this machine
     Compare(CompareArgs),
+    /// Measure groups, committed offsets and transactions
+    Coordinator(CoordinatorArgs),
     /// Measure what the disk and a bare send loop of this machine can do
     Device(DeviceArgs),
 }
@@ -152,6 +155,42 @@ fn positive(text: &str) -> Result<f64, String> {
 }
 
 #[derive(Args)]
+struct CoordinatorArgs {
+    #[command(subcommand)]
+    mode: coordinator::Mode,
+    /// Address of a broker that runs already
+    #[arg(long, short, default_value = "127.0.0.1:9092", global = true)]
+    bootstrap: String,
+    /// That broker's process id, to watch its CPU and memory
+    #[arg(long, global = true)]
+    pid: Option<u32>,
+    /// A broker's description: it is started, and --bootstrap not used. Several take turns
+    #[arg(long = "peer", global = true)]
+    peers: Vec<PathBuf>,
+    /// Runs on each broker
+    #[arg(long, default_value_t = 1, global = true, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: u16,
+    /// Replaces the peers' own warm-up, in seconds
+    #[arg(long, global = true)]
+    peer_warmup_s: Option<f64>,
+    /// What {root} means in the peers' commands
+    #[arg(long, default_value = ".", global = true)]
+    root: PathBuf,
+    /// Where the peers keep their data: on the disk that is to be measured
+    #[arg(long, default_value = "target", global = true)]
+    folder: PathBuf,
+    /// First port; each peer may use ten
+    #[arg(long, default_value_t = 19192, global = true)]
+    port: u16,
+    /// Write everything as JSON to this file
+    #[arg(long, global = true)]
+    json: Option<PathBuf>,
+    /// Write the report as Markdown to this file, instead of to standard output
+    #[arg(long, global = true)]
+    markdown: Option<PathBuf>,
+}
+
+#[derive(Args)]
 struct DeviceArgs {
     /// A folder on the disk to measure
     #[arg(default_value = ".")]
@@ -222,6 +261,7 @@ fn main() -> ExitCode {
             search::sweep(workload, &args.rates, options, checkpoint)
         }),
         What::Compare(args) => compare_brokers(args),
+        What::Coordinator(args) => measure_coordinator(args),
         What::Device(args) => measure_device(&args),
     };
     ExitCode::from(status)
@@ -408,6 +448,66 @@ fn compare_brokers(args: CompareArgs) -> u8 {
                 INCOMPLETE
             } else {
                 SUCCESS
+            }
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            REFUSED
+        }
+    }
+}
+
+fn measure_coordinator(args: CoordinatorArgs) -> u8 {
+    let specs: Result<Vec<_>, _> = args
+        .peers
+        .iter()
+        .map(|file| compare::peer::PeerSpec::load(file))
+        .collect();
+    let specs = match specs {
+        Ok(specs) => specs,
+        Err(error) => {
+            eprintln!("{error}");
+            return REFUSED;
+        }
+    };
+    if !writable(&[&args.json, &args.markdown]) {
+        return REFUSED;
+    }
+    let brokers = if specs.is_empty() {
+        coordinator::rounds::Brokers::Running {
+            bootstrap: args.bootstrap,
+            pid: args.pid,
+        }
+    } else {
+        coordinator::rounds::Brokers::Peers {
+            specs,
+            root: args.root,
+            folder: args.folder,
+            port: args.port,
+            warmup_s: args.peer_warmup_s,
+        }
+    };
+    let (json, markdown) = (args.json, args.markdown);
+    let write = |found: &coordinator::rounds::Found| {
+        let json = keep(&json, || {
+            serde_json::to_string_pretty(found).unwrap_or_default()
+        });
+        json && keep(&markdown, || coordinator::report::text(found))
+    };
+    let rounds = usize::from(args.rounds);
+    match coordinator::rounds::measure(&args.mode, &brokers, rounds, &|found| {
+        write(found);
+    }) {
+        Ok(found) => {
+            if markdown.is_none() {
+                println!("{}", coordinator::report::text(&found));
+            }
+            if !write(&found) {
+                REFUSED
+            } else if found.complete() {
+                SUCCESS
+            } else {
+                INCOMPLETE
             }
         }
         Err(error) => {

@@ -198,7 +198,8 @@ impl Admin {
         Ok(version)
     }
 
-    fn call<Q: Message, R: Message>(
+    /// Asks and waits. `api` is how errors name it.
+    pub(super) fn call<Q: Message, R: Message>(
         &mut self,
         key: ApiKey,
         api: &'static str,
@@ -478,7 +479,11 @@ fn shape(layout: &TopicLayout, wanted: usize) -> AdminError {
     }
 }
 
-fn refused(what: &str, code: ErrorCode, message: Option<&str>) -> Result<(), AdminError> {
+pub(super) fn refused(
+    what: &str,
+    code: ErrorCode,
+    message: Option<&str>,
+) -> Result<(), AdminError> {
     if code == ErrorCode::NONE {
         return Ok(());
     }

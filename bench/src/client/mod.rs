@@ -7,5 +7,7 @@ pub mod batch;
 pub mod clock;
 pub mod compression;
 pub mod connection;
+pub mod coordination;
+pub mod fleet;
 pub mod poller;
 pub mod wire;

@@ -1,6 +1,7 @@
 //! Requests to frames and responses from frames, and the versions this client speaks.
 //!
-//! Topics go by name, so the ranges end before the versions that require topic ids (KIP-516).
+//! Topics go by name, so the ranges end before the versions that require topic ids (KIP-516); and a coordinator is asked about one group or
+//! transactional id at a time.
 
 use bytes::Bytes;
 use ringlog_net::api::ApiKey;
@@ -20,6 +21,16 @@ pub fn spoken(key: ApiKey) -> (i16, i16) {
         ApiKey::CreateTopics => (2, 7),
         ApiKey::DeleteTopics => (1, 5),
         ApiKey::InitProducerId => (0, 4),
+        ApiKey::ApiVersions => (0, 3),
+        ApiKey::FindCoordinator => (1, 3),
+        ApiKey::OffsetCommit => (6, 9),
+        ApiKey::OffsetFetch => (5, 7),
+        ApiKey::JoinGroup => (5, 9),
+        ApiKey::SyncGroup => (3, 5),
+        ApiKey::Heartbeat => (3, 4),
+        ApiKey::LeaveGroup => (3, 5),
+        ApiKey::AddPartitionsToTxn => (0, 3),
+        ApiKey::EndTxn => (0, 5),
         _ => (0, 0),
     }
 }
