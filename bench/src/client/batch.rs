@@ -14,6 +14,8 @@ pub const STAMP_BYTES: usize = 24;
 
 const CRC_AT: usize = 17;
 const ATTRIBUTES_AT: usize = 21;
+/// In the low byte of the attributes.
+const TRANSACTIONAL: u8 = 0x10;
 
 /// CRC-32C, as batches and stamps use it.
 pub fn crc32c(bytes: &[u8]) -> u32 {
@@ -189,6 +191,11 @@ impl BatchBuilder {
         self.count = 0;
         Ok(batch.freeze())
     }
+}
+
+/// Says in a complete batch that it belongs to a transaction. Its checksum is wrong until [`stamp_header`] makes it right.
+pub fn mark_transactional(batch: &mut [u8]) {
+    batch[ATTRIBUTES_AT + 1] |= TRANSACTIONAL;
 }
 
 fn length(bytes: &[u8]) -> i64 {

@@ -7,6 +7,7 @@ use ringlog_net::api::ApiKey;
 
 use super::{CoordinatorError, Outcome, Target, bulk, commits};
 use crate::client::coordination::KeyType;
+use crate::compare::statistics::median;
 use crate::watch::Watch;
 
 /// Groups that the commits before the first reading go round in.
@@ -18,6 +19,9 @@ pub struct Idle {
     /// Groups without members, each with one committed offset
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub groups: u32,
+    /// Steps, each of as many groups; the figure is the median step's
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub steps: u32,
     /// Seconds of rest before memory is read
     #[arg(long, default_value_t = 5.0, value_parser = super::seconds)]
     pub rest_s: f64,
@@ -36,19 +40,28 @@ pub fn run(target: &Target, plan: &Idle) -> Result<Outcome, CoordinatorError> {
     bulk::commit_all(address, version, count, |task| {
         one(target.name(&format!("warm-{}", task % WARM_GROUPS)), 1)
     })?;
-    let before = resident(target, plan.rest_s)?;
-    let seconds = bulk::commit_all(address, version, count, |task| {
-        one(target.name(&format!("idle-{task}")), 1)
-    })?;
-    let after = resident(target, plan.rest_s)?;
+    let first = resident(target, plan.rest_s)?;
+    let (mut before, mut growth, mut seconds) = (first, Vec::new(), 0.0);
+    for step in 0..plan.steps {
+        seconds += bulk::commit_all(address, version, count, |task| {
+            one(target.name(&format!("idle-{step}-{task}")), 1)
+        })?;
+        let after = resident(target, plan.rest_s)?;
+        growth.push((after as f64 - before as f64) / count as f64);
+        before = after;
+    }
+    let groups = count as f64 * f64::from(plan.steps);
     let mut outcome = Outcome::default();
     outcome.figure(
-        "rss_bytes_per_group",
-        (after as f64 - before as f64) / count as f64,
+        "rss_bytes_per_group_mean",
+        (before as f64 - first as f64) / groups,
     );
-    outcome.figure("rss_before_mb", before as f64 / 1e6);
-    outcome.figure("rss_after_mb", after as f64 / 1e6);
-    outcome.figure("groups_made_per_s", count as f64 / seconds);
+    outcome.figure("rss_before_mb", first as f64 / 1e6);
+    outcome.figure("rss_after_mb", before as f64 / 1e6);
+    outcome.figure("groups_made_per_s", groups / seconds);
+    if let Some(step) = median(&mut growth) {
+        outcome.figure("rss_bytes_per_group", step);
+    }
     target.drop_topic(&mut admin, &topic)?;
     Ok(outcome)
 }

@@ -73,7 +73,7 @@ impl Mode {
         match &mut brief {
             Mode::Commits(plan) => (plan.warmup_s, plan.duration_s) = (0.0, 5.0),
             Mode::Members(plan) => plan.groups = 1,
-            Mode::Idle(plan) => (plan.groups, plan.rest_s) = (plan.groups.min(1_000), 0.1),
+            Mode::Idle(plan) => (plan.steps, plan.rest_s) = (1, 0.1),
             Mode::Transactions(plan) => {
                 (plan.pairs, plan.warmup_s, plan.duration_s) = (1, 0.0, 2.5);
             }
@@ -145,6 +145,8 @@ pub struct Outcome {
     pub observed: Option<Observed>,
     /// Kafka's errors, counted.
     pub errors: BTreeMap<String, u64>,
+    /// Errors after which a producer sent something again, counted.
+    pub sent_again: BTreeMap<String, u64>,
     /// What makes the run incomplete.
     pub problems: Vec<String>,
 }
@@ -196,6 +198,9 @@ pub enum CoordinatorError {
     /// Something took longer than it was given.
     #[error("gave up waiting for {0}")]
     TooSlow(&'static str),
+    /// The producer's batches are refused again and again.
+    #[error("the producer's batches are refused for now again and again: {0}")]
+    Stuck(String),
     /// A committed offset is not what was committed.
     #[error("group {group} is at offset {found} where {expected} was committed")]
     Lost {

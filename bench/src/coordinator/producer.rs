@@ -4,7 +4,7 @@
 //! EndTxn, and the next one begins with its answer. Under `transaction.version` 2 (KIP-890) partitions join by being produced to, and EndTxn
 //! gives the next epoch; before it, AddPartitionsToTxn comes first. What is refused for now is sent again in order after Java's pause.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::Duration;
 
@@ -67,6 +67,8 @@ pub struct Produced {
     pub batches_again: u64,
     /// AddPartitionsToTxn and EndTxn sent again, whole run.
     pub calls_again: u64,
+    /// Errors after which something was sent again.
+    pub errors: BTreeMap<String, u64>,
     /// From the last acknowledgement of a transaction to EndTxn's answer.
     pub commits: Latencies,
 }
@@ -126,6 +128,10 @@ impl<'a> Producer<'a> {
         let template = template
             .seal(ProducerIdentity::NONE, Compression::None)
             .map_err(|error| io::Error::other(error.to_string()))?;
+        let mut template = BytesMut::from(&template[..]);
+        if load.transactions.is_some() {
+            batch::mark_transactional(&mut template);
+        }
         Ok(Producer {
             fleet: Fleet::open(leader, 1)?,
             clock: Clock::start(),
@@ -139,7 +145,7 @@ impl<'a> Producer<'a> {
                 sequence: 0,
             },
             sequences: vec![0; load.partitions],
-            template,
+            template: template.freeze(),
             records_per_batch,
             spare: Vec::new(),
             unanswered: VecDeque::new(),
@@ -149,6 +155,7 @@ impl<'a> Producer<'a> {
                 transactions: 0,
                 batches_again: 0,
                 calls_again: 0,
+                errors: BTreeMap::new(),
                 commits: Latencies::new(0),
             },
             pauses: 0,
@@ -163,6 +170,7 @@ impl<'a> Producer<'a> {
         let ends = begins + (length * 1e9) as u64;
         self.window = (begins, ends);
         self.produced.commits = Latencies::new(begins);
+        let mut settled = false;
         while self.clock.now() < ends {
             let until = match self.load.transactions {
                 Some((_, transaction_ns)) => {
@@ -173,6 +181,15 @@ impl<'a> Producer<'a> {
                 }
                 None => ends,
             };
+            if !settled {
+                // A broker that knows nothing of a producer takes any sequence for its first: the first batch goes alone, lest a later one
+                // overtakes it while it is sent again.
+                self.send_fresh()?;
+                while !self.unanswered.is_empty() {
+                    self.take_answers()?;
+                }
+                settled = true;
+            }
             while self.clock.now() < until {
                 while self.unanswered.len() < IN_FLIGHT {
                     self.send_fresh()?;
@@ -272,9 +289,10 @@ impl<'a> Producer<'a> {
         if !refused.is_empty() {
             self.pauses += 1;
             if self.pauses > PAUSES_MAX {
-                return Err(CoordinatorError::TooSlow(
-                    "batches that were refused for now",
-                ));
+                return Err(CoordinatorError::Stuck(format!(
+                    "{:?}",
+                    self.produced.errors
+                )));
             }
             std::thread::sleep(BATCH_BACK_OFF);
             for batches in refused {
@@ -313,7 +331,9 @@ impl<'a> Producer<'a> {
                 if let Some(bytes) = slot.take().and_then(|bytes| bytes.try_into_mut().ok()) {
                     self.spare.push(bytes);
                 }
-            } else if !again {
+            } else if again {
+                *self.produced.errors.entry(code.to_string()).or_default() += 1;
+            } else {
                 return Err(CoordinatorError::Refused {
                     what: "to take records".into(),
                     code,
@@ -413,6 +433,7 @@ impl<'a> Producer<'a> {
                 code,
             });
         }
+        *self.produced.errors.entry(code.to_string()).or_default() += 1;
         self.produced.calls_again += 1;
         std::thread::sleep(CONCURRENT_BACK_OFF);
         Ok(())

@@ -69,6 +69,9 @@ pub fn run(target: &Target, plan: &Transactions) -> Result<Outcome, CoordinatorE
             } else {
                 without.push(mb_per_s);
             }
+            for (code, count) in produced.errors {
+                *outcome.sent_again.entry(code).or_default() += count;
+            }
             again += produced.batches_again + produced.calls_again;
             target.drop_topic(&mut admin, &topic)?;
             // A deleted topic goes before the next run, and what a page cache still holds is written by whoever caused it.
