@@ -1,6 +1,7 @@
 //! Proves on a broker that misbehaves on purpose: a stall shows in the latency of every record that was due in it, each kind of
 //! damage fails `--verify` by its name, and a broker that dies or refuses leaves a partial result that says so.
 
+mod coordinator;
 mod faulty_broker;
 mod rates;
 

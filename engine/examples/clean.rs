@@ -1,5 +1,6 @@
 //! Measures compaction on the real disk: a log of records of so many keys is filled, then cleaned in one pass, once with every record to be looked at and nothing else to do, once again with nothing
-//! left to drop. What it says is bytes of log a second on one core.
+//! left to drop. What it says is bytes of log a second, by the clock and by the CPU time that the process spent, all its threads and the kernel's part for it included: the latter is
+//! what one core gives.
 //!
 //! `cargo run --release -p ringlog-engine --example clean -- DIRECTORY [MEGABYTES] [KEYS] [VALUE_BYTES] [none|gzip|snappy|lz4|zstd]`
 

@@ -17,6 +17,10 @@ use ringlog_net::messages::*;
 use ringlog_net::request::{Request, Response};
 use ringlog_net::{Bytes, Records};
 
+use coordinator::Coordinator;
+
+mod coordinator;
+
 /// What is wrong with the broker.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
@@ -36,8 +40,10 @@ pub enum Fault {
     Damage,
     /// Closes every connection after this many produce requests.
     Die { after: u64 },
-    /// Refuses every produce after the tenth.
+    /// Refuses every produce after the tenth, and every third commit of offsets.
     Refuse,
+    /// Says at every third commit of offsets that it is still loading them.
+    Loading,
 }
 
 const FAULTY_BATCH: usize = 9;
@@ -62,9 +68,11 @@ struct State {
 pub struct FaultyBroker {
     /// Where it listens.
     pub address: SocketAddr,
+    serving: Arc<Serving>,
 }
 
 struct Serving {
+    coordinator: Coordinator,
     state: Mutex<State>,
     fault: Fault,
     began: Instant,
@@ -78,11 +86,13 @@ impl FaultyBroker {
         let address = listener.local_addr().unwrap();
         let state = Mutex::new(State::default());
         let serving = Arc::new(Serving {
+            coordinator: Coordinator::default(),
             state,
             fault,
             began: Instant::now(),
             address,
         });
+        let kept = serving.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let serving = serving.clone();
@@ -90,7 +100,15 @@ impl FaultyBroker {
                 std::thread::spawn(move || serving.serve(stream.ok()?));
             }
         });
-        FaultyBroker { address }
+        FaultyBroker {
+            address,
+            serving: kept,
+        }
+    }
+
+    /// Its coordinator, to look at what it has seen.
+    pub fn coordinator(&self) -> &Coordinator {
+        &self.serving.coordinator
     }
 }
 
@@ -133,7 +151,10 @@ impl Serving {
             }
             Request::Produce(request) => Some(Response::Produce(Box::new(self.produce(&request)?))),
             Request::Fetch(request) => Some(Response::Fetch(Box::new(self.fetch(&request)))),
-            _ => None,
+            other => {
+                let port = i32::from(self.address.port());
+                self.coordinator.answer(other, self.fault, port)
+            }
         }
     }
 
@@ -248,10 +269,15 @@ impl Serving {
                     index: data.index,
                     ..Default::default()
                 };
-                if refused {
+                let batch = data.records.as_ref().unwrap().to_bytes();
+                let may = request.transactional_id.is_none()
+                    || self.coordinator.may_append(&topic.name, data.index, &batch);
+                if !may {
+                    answer.error_code = ErrorCode::INVALID_TXN_STATE;
+                } else if refused {
                     answer.error_code = ErrorCode::KAFKA_STORAGE_ERROR;
                 } else {
-                    partition.append(self.fault, &data.records.as_ref().unwrap().to_bytes());
+                    partition.append(self.fault, &batch);
                 }
                 answers.push(answer);
             }
@@ -312,6 +338,15 @@ fn versions() -> api_versions::ApiVersionsResponse {
         ApiKey::ApiVersions,
         ApiKey::CreateTopics,
         ApiKey::DeleteTopics,
+        ApiKey::FindCoordinator,
+        ApiKey::OffsetCommit,
+        ApiKey::JoinGroup,
+        ApiKey::SyncGroup,
+        ApiKey::Heartbeat,
+        ApiKey::LeaveGroup,
+        ApiKey::InitProducerId,
+        ApiKey::AddPartitionsToTxn,
+        ApiKey::EndTxn,
     ]);
     api_versions::ApiVersionsResponse {
         api_keys: served.api_versions(),
