@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use nix::sys::resource::{UsageWho, getrusage};
 use ringlog_engine::batch::{BatchBuilder, Compression, ProduceRules};
 use ringlog_engine::config::{EngineConfig, LogConfig};
 use ringlog_engine::disk::direct::DirectDisk;
@@ -74,13 +75,14 @@ async fn measure(
     env.sleep(Duration::from_secs(3)).await;
     for what in ["with what a later record replaces", "with nothing to drop"] {
         let before = (engine.metrics().cleaner, log.size_bytes());
-        let started = Instant::now();
+        let (started, cpu_before) = (Instant::now(), cpu_s()?);
         engine.clean_now(env.wall_clock_ms()).await;
-        let elapsed = started.elapsed();
+        let (elapsed, cpu) = (started.elapsed(), cpu_s()? - cpu_before);
         let passes = engine.metrics().cleaner.passes - before.0.passes;
-        let rate = before.1 as f64 / 1e6 / elapsed.as_secs_f64();
+        let size_mb = before.1 as f64 / 1e6;
+        let (rate, rate_of_core) = (size_mb / elapsed.as_secs_f64(), size_mb / cpu);
         println!(
-            "{what}: {rate:.0} MB/s ({passes} passes over {} MB in {elapsed:.2?}, {} MB stay)",
+            "{what}: {rate:.0} MB/s, {rate_of_core:.0} MB/s per core of CPU time ({passes} passes over {} MB in {elapsed:.2?} with {cpu:.2} s of CPU, {} MB stay)",
             before.1 / 1_000_000,
             log.size_bytes() / 1_000_000
         );
@@ -91,6 +93,14 @@ async fn measure(
     println!("{:?}", engine.metrics().cleaner);
     engine.shutdown_clean().await?;
     Ok(())
+}
+
+/// Seconds of CPU time that this process has used, in user mode and in the kernel.
+fn cpu_s() -> Result<f64, nix::Error> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let seconds =
+        |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
 /// Appends records whose keys go round, in an order that is not theirs.

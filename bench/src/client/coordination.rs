@@ -55,7 +55,6 @@ impl Admin {
         let request = ApiVersionsRequest {
             client_software_name: CLIENT_ID.into(),
             client_software_version: env!("CARGO_PKG_VERSION").into(),
-            ..Default::default()
         };
         let response: ApiVersionsResponse =
             self.call(ApiKey::ApiVersions, "ApiVersions", &request)?;

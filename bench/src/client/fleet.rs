@@ -60,11 +60,6 @@ impl Fleet {
         })
     }
 
-    /// How many connections there are.
-    pub fn len(&self) -> usize {
-        self.connections.len()
-    }
-
     /// Requests of a connection that are not yet answered.
     pub fn in_flight(&self, connection: usize) -> usize {
         self.connections[connection].in_flight()

@@ -35,7 +35,7 @@ pub fn commit_all(
     let (mut next, mut done, mut arrived) = (0, 0, Vec::new());
     let mut held_until = begun;
     while done < count {
-        for connection in 0..fleet.len() {
+        for (connection, sent) in on_their_way.iter_mut().enumerate() {
             while fleet.in_flight(connection) < IN_FLIGHT {
                 let may_repeat = Instant::now() >= held_until;
                 let task = match again.front().copied().filter(|_| may_repeat) {
@@ -50,7 +50,7 @@ pub fn commit_all(
                     None => break,
                 };
                 fleet.send(connection, ApiKey::OffsetCommit, version, &make(task))?;
-                on_their_way[connection].push_back(task);
+                sent.push_back(task);
             }
         }
         fleet.poll(Duration::from_millis(10), &mut arrived)?;

@@ -117,8 +117,8 @@ pub fn run(target: &Target, plan: &Commits) -> Result<Outcome, CoordinatorError>
     let mut latencies = Latencies::new(begins);
     let mut sent = vec![0u64; committers];
     let mut offsets = vec![0i64; committers];
-    for committer in 0..committers {
-        sent[committer] = clock.now();
+    for (committer, begun) in sent.iter_mut().enumerate() {
+        *begun = clock.now();
         fleet.send(
             committer,
             ApiKey::OffsetCommit,
