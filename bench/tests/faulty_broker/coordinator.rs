@@ -133,8 +133,12 @@ impl Coordinator {
         let mut kept = self.kept.lock().unwrap();
         kept.commits += 1;
         let code = match fault {
-            Fault::Loading if kept.commits % 3 == 0 => ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
-            Fault::Refuse if kept.commits % 3 == 0 => ErrorCode::GROUP_AUTHORIZATION_FAILED,
+            Fault::Loading if kept.commits.is_multiple_of(3) => {
+                ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
+            }
+            Fault::Refuse if kept.commits.is_multiple_of(3) => {
+                ErrorCode::GROUP_AUTHORIZATION_FAILED
+            }
             _ => ErrorCode::NONE,
         };
         let topics = request.topics.iter().map(|topic| {
