@@ -59,6 +59,14 @@ pub fn run(target: &Target, plan: &Idle) -> Result<Outcome, CoordinatorError> {
     outcome.figure("rss_before_mb", first as f64 / 1e6);
     outcome.figure("rss_after_mb", before as f64 / 1e6);
     outcome.figure("groups_made_per_s", groups / seconds);
+    for (name, step) in [
+        ("rss_bytes_per_group_first_step", growth.first().copied()),
+        ("rss_bytes_per_group_last_step", growth.last().copied()),
+    ] {
+        if let Some(step) = step {
+            outcome.figure(name, step);
+        }
+    }
     if let Some(step) = median(&mut growth) {
         outcome.figure("rss_bytes_per_group", step);
     }

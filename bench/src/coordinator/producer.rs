@@ -71,6 +71,8 @@ pub struct Produced {
     pub errors: BTreeMap<String, u64>,
     /// From the last acknowledgement of a transaction to EndTxn's answer.
     pub commits: Latencies,
+    /// From a transaction's first request to its acknowledgement: what it takes to be let in.
+    pub firsts: Latencies,
 }
 
 /// A producer with its connection.
@@ -91,6 +93,8 @@ pub struct Producer<'a> {
     arrived: Vec<Arrival>,
     produced: Produced,
     pauses: u32,
+    /// When the transaction's first request went out, until it is answered.
+    first_sent: Option<u64>,
     window: (u64, u64),
 }
 
@@ -157,8 +161,10 @@ impl<'a> Producer<'a> {
                 calls_again: 0,
                 errors: BTreeMap::new(),
                 commits: Latencies::new(0),
+                firsts: Latencies::new(0),
             },
             pauses: 0,
+            first_sent: None,
             window: (0, 0),
             load,
         })
@@ -170,6 +176,7 @@ impl<'a> Producer<'a> {
         let ends = begins + (length * 1e9) as u64;
         self.window = (begins, ends);
         self.produced.commits = Latencies::new(begins);
+        self.produced.firsts = Latencies::new(begins);
         let mut settled = false;
         while self.clock.now() < ends {
             let until = match self.load.transactions {
@@ -181,6 +188,7 @@ impl<'a> Producer<'a> {
                 }
                 None => ends,
             };
+            self.first_sent = Some(self.clock.now());
             if !settled {
                 // A broker that knows nothing of a producer takes any sequence for its first: the first batch goes alone, lest a later one
                 // overtakes it while it is sent again.
@@ -324,6 +332,11 @@ impl<'a> Producer<'a> {
             let again = code.is_retriable() || code == ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER;
             if code.is_none() || code == ErrorCode::DUPLICATE_SEQUENCE_NUMBER {
                 self.pauses = 0;
+                if let Some(sent) = self.first_sent.take()
+                    && now >= self.window.0
+                {
+                    self.produced.firsts.record(now, now - sent, 1);
+                }
                 if now >= self.window.0 && now < self.window.1 {
                     self.produced.bytes += self.records_per_batch.unsigned_abs() as u64
                         * self.load.record_bytes as u64;

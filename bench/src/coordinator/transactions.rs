@@ -39,6 +39,7 @@ pub fn run(target: &Target, plan: &Transactions) -> Result<Outcome, CoordinatorE
     let mut outcome = Outcome::default();
     let (mut with, mut without) = (Vec::new(), Vec::new());
     let (mut rates, mut p50, mut p99, mut again) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let (mut first_p50, mut first_p99) = (Vec::new(), Vec::new());
     let watch = Watch::start(target.pid, Duration::ZERO, Duration::MAX, false);
     for pair in 0..plan.pairs {
         // A B, then B A.
@@ -61,6 +62,10 @@ pub fn run(target: &Target, plan: &Transactions) -> Result<Outcome, CoordinatorE
             if transactional {
                 with.push(mb_per_s);
                 rates.push(produced.transactions as f64 / plan.duration_s);
+                if let Some(summary) = produced.firsts.summary() {
+                    first_p50.push(summary.p50_ms);
+                    first_p99.push(summary.p99_ms);
+                }
                 if let Some(summary) = produced.commits.summary() {
                     p50.push(summary.p50_ms);
                     p99.push(summary.p99_ms);
@@ -85,6 +90,8 @@ pub fn run(target: &Target, plan: &Transactions) -> Result<Outcome, CoordinatorE
         ("transactions_per_s", &mut rates),
         ("commit_p50_ms", &mut p50),
         ("commit_p99_ms", &mut p99),
+        ("first_batch_p50_ms", &mut first_p50),
+        ("first_batch_p99_ms", &mut first_p99),
     ] {
         if let Some(value) = median(values) {
             outcome.figure(name, value);
