@@ -1,6 +1,6 @@
 //! Events within one shard: a latch that stays raised, and a condition that wakes whoever waits for a change.
 //!
-//! Single-threaded, no timers, nothing kept of waiters that went away beyond their waker until the next wake.
+//! Single-threaded, no timers, nothing kept of waiters that went away.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -34,26 +34,53 @@ impl Signal {
 /// Wakes those who wait for a condition, to look again.
 #[derive(Default)]
 pub struct Changed {
-    waiting: RefCell<Vec<Waker>>,
+    waiting: RefCell<Vec<(u64, Waker)>>,
+    next: Cell<u64>,
+}
+
+/// A place among those that wait, given up when the wait ends, whichever way: a waker keeps its whole task in memory.
+struct Place<'a> {
+    changed: &'a Changed,
+    number: u64,
+    taken: bool,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.taken {
+            let mut waiting = self.changed.waiting.borrow_mut();
+            waiting.retain(|(number, _)| *number != self.number);
+        }
+    }
 }
 
 impl Changed {
     /// Something changed.
     pub fn notify(&self) {
-        for waker in self.waiting.take() {
+        for (_, waker) in self.waiting.take() {
             waker.wake();
         }
     }
 
     /// Resolves with what `check` gives, asked now and after each change.
     pub async fn until<T>(&self, mut check: impl FnMut() -> Option<T>) -> T {
+        let mut place = Place {
+            changed: self,
+            number: 0,
+            taken: false,
+        };
         poll_fn(|context| {
             if let Some(value) = check() {
                 return Poll::Ready(value);
             }
+            if !std::mem::replace(&mut place.taken, true) {
+                place.number = self.next.get();
+                self.next.set(place.number + 1);
+            }
             let mut waiting = self.waiting.borrow_mut();
-            if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-                waiting.push(context.waker().clone());
+            match (waiting.iter_mut()).find(|(number, _)| *number == place.number) {
+                Some((_, waker)) => waker.clone_from(context.waker()),
+                None => waiting.push((place.number, context.waker().clone())),
             }
             Poll::Pending
         })
@@ -63,7 +90,7 @@ impl Changed {
 
 #[cfg(test)]
 mod tests {
-    //! A signal wakes who waits and answers at once ever after.
+    //! A signal wakes who waits and answers at once ever after; who has gone leaves nothing behind.
     use super::*;
     use futures_util::FutureExt;
 
@@ -75,5 +102,17 @@ mod tests {
         assert!(signal.is_raised());
         assert!(signal.wait().now_or_never().is_some());
         assert!(signal.wait().now_or_never().is_some());
+    }
+
+    #[test]
+    fn who_no_longer_waits_leaves_nothing_behind() {
+        let signal = Signal::default();
+        for _ in 0..3 {
+            let mut waits = Box::pin(signal.wait());
+            assert!((&mut waits).now_or_never().is_none());
+            assert_eq!(signal.changed.waiting.borrow().len(), 1);
+            drop(waits);
+            assert!(signal.changed.waiting.borrow().is_empty());
+        }
     }
 }

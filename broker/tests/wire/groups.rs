@@ -547,3 +547,24 @@ fn a_member_whose_coordinator_assigns_gets_new_partitions_and_is_there_after_a_c
     );
     assert_eq!(committed(&mut client, "g"), [(2, 8)]);
 }
+
+#[test]
+fn requests_of_a_connection_that_stays_open_leave_nothing_behind() {
+    const COMMITS: i64 = 3_000;
+    const GROWTH_MAX: u64 = 24 << 20;
+    let broker = Broker::start(QUICK);
+    let mut client = broker.connect();
+    client.create_topic("t", 1, &[]);
+    find_coordinator(&mut client, "g");
+    let many = |client: &mut Client| {
+        for offset in 0..COMMITS {
+            let answer = client.call(commit("g", "", -1, 0, offset), 9);
+            assert_eq!(commit_error(&answer), ErrorCode::NONE);
+        }
+    };
+    many(&mut client);
+    let before = broker.resident_bytes();
+    many(&mut client);
+    let growth = broker.resident_bytes().saturating_sub(before);
+    assert!(growth < GROWTH_MAX, "{growth} bytes for {COMMITS} commits");
+}
