@@ -55,7 +55,7 @@ pub fn format(config: &BrokerConfig) -> Result<(), String> {
     let taken =
         directories::take(config, Unformatted::Format).map_err(|error| error.to_string())?;
     for directory in &taken.log_dirs {
-        tracing::info!(path = %directory.path.display(), directory_id = %directory.directory_id, cluster_id = taken.cluster_id, "formatted");
+        tracing::info!(path = %directory.path.display(), directory_id = %directory.directory_id, cluster_id = taken.cluster_id, "this data directory is formatted");
     }
     Ok(())
 }

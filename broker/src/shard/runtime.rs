@@ -191,6 +191,14 @@ async fn run_on_runtime(start: ShardStart) -> Result<(), String> {
     let opened = Engine::open(environment.clone(), engine_config).await;
     let (engine, recovered) = opened.map_err(|error| error.to_string())?;
     let unclean = recovered.iter().any(|log| log.unclean);
+    if unclean {
+        let logs = recovered.len();
+        tracing::info!(
+            shard = index,
+            logs,
+            "the last stop was not clean: what the journal holds of these logs was put back"
+        );
+    }
     let shard = Rc::new(new_shard(
         index,
         common,

@@ -63,13 +63,14 @@ impl<E: Environment> Log<E> {
     ///
     /// # Errors
     /// See [`AppendError`]; no offset was given out then.
-    pub async fn append(
-        &self,
+    pub fn append<'a>(
+        &'a self,
         batch: Bytes,
-        rules: &ProduceRules,
+        rules: &'a ProduceRules,
         leader_epoch: i32,
-    ) -> Result<Appended, AppendError> {
-        self.append_verified(batch, rules, leader_epoch, None).await
+    ) -> impl Future<Output = Result<Appended, AppendError>> + 'a {
+        // Not a future around a future: on the hottest path each would be moved.
+        self.append_verified(batch, rules, leader_epoch, None)
     }
 
     /// As [`Log::append`]; the first batch of a transaction needs the guard of its verification ([`Log::begin_verification`]).
@@ -221,18 +222,20 @@ impl<E: Environment> Log<E> {
                 turn = Some(self.appending.enter().await);
             }
             match wait {
+                // What is rare has its state elsewhere: this future is moved with every append.
                 Wait::Segment => {
-                    self.prepare_segment(&incoming.header, incoming.header.size())
-                        .await?
+                    let size = incoming.header.size();
+                    Box::pin(self.prepare_segment(&incoming.header, size)).await?;
                 }
                 Wait::Memory(bytes) => {
                     let turn = self.shard.wait_for_memory(bytes, self);
-                    memory = Some(self.while_open(turn).await?);
+                    memory = Some(Box::pin(self.while_open(turn)).await?);
                 }
                 Wait::Journal(length, pieces) => {
                     let journal = self.shard.journal();
                     let room = self.while_open(journal.wait_for_room(length, pieces));
-                    room.await?
+                    Box::pin(room)
+                        .await?
                         .map_err(|reason| AppendError::StorageFull(reason.to_string()))?;
                 }
             }
