@@ -164,6 +164,14 @@ impl BrokerConfig {
         let log_dirs: Vec<PathBuf> = split_list(view.text("log.dirs"))
             .map(PathBuf::from)
             .collect();
+        if log_dirs.is_empty() {
+            let given = view.text("log.dirs");
+            return Err(ConfigError::new(
+                "log.dirs",
+                given,
+                "at least one directory",
+            ));
+        }
         for (at, directory) in log_dirs.iter().enumerate() {
             if log_dirs[..at].contains(directory) {
                 return Err(ConfigError::new(
@@ -358,6 +366,7 @@ mod tests {
         );
         assert!(config(&[("listeners", "nonsense")]).is_err());
         assert!(config(&[("log.dirs", "a,a")]).is_err());
+        assert!(config(&[("log.dirs", ",")]).is_err());
     }
 
     #[test]
