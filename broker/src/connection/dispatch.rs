@@ -16,6 +16,7 @@ use ringlog_net::{ApiKey, ErrorCode};
 
 use super::budget::Permit;
 use super::reader::SMALL_FRAME_BYTES;
+use super::signal::RaiseOnDrop;
 use super::{Answer, Closing, Frame, Pipe, Slot};
 use crate::handlers::{self, RequestContext, SERVED, api_versions, produce};
 
@@ -190,14 +191,6 @@ async fn handle(context: RequestContext, request: Request) -> Result<Response, C
             "the handler of {api_key} failed; the log above says how"
         ))
     })
-}
-
-struct RaiseOnDrop(Rc<super::Signal>);
-
-impl Drop for RaiseOnDrop {
-    fn drop(&mut self) {
-        self.0.raise();
-    }
 }
 
 fn encode(response: &Response, version: i16, correlation_id: i32) -> Result<Vec<Bytes>, Closing> {

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 /// Raised once, stays raised.
@@ -28,6 +29,15 @@ impl Signal {
     /// Resolves once it is raised.
     pub async fn wait(&self) {
         self.changed.until(|| self.raised.get().then_some(())).await;
+    }
+}
+
+/// Raises a signal when it goes, whichever way: who waits must not wait for a task that has panicked.
+pub struct RaiseOnDrop(pub Rc<Signal>);
+
+impl Drop for RaiseOnDrop {
+    fn drop(&mut self) {
+        self.0.raise();
     }
 }
 

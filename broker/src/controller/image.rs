@@ -147,6 +147,12 @@ impl Image {
         self.topics.get(&id)
     }
 
+    /// Whether there is such a partition.
+    pub fn has_partition(&self, topic: &str, partition: i32) -> bool {
+        let count = self.topic(topic).map_or(0, |topic| topic.partitions.len());
+        usize::try_from(partition).is_ok_and(|at| at < count)
+    }
+
     /// All topics, by name.
     pub fn topics(&self) -> impl Iterator<Item = &Arc<TopicImage>> {
         self.names.values().filter_map(|id| self.topics.get(id))

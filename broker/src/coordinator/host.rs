@@ -5,7 +5,7 @@
 //! is answered at once when nothing is in flight. When a write fails the state is ahead of its log: it is thrown away and loaded anew, and whoever waited is told to come again.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -20,13 +20,12 @@ use tokio::sync::oneshot;
 
 use super::load::load;
 use super::machine::{Machine, Output, Replayed};
+use super::queue::{Act, Event, Queue, Turn};
 use crate::connection::signal::{Changed, Signal};
 use crate::shard::append::outcome_of;
 use crate::shard::runtime::spawn;
 use crate::shard::{Log, Shard};
 
-/// Records of several events become one batch up to this many bytes.
-const BATCH_BYTES: usize = 256 << 10;
 /// How long to wait after a failure before the state is loaded anew.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Events that may wait to be written before work that is due in steps pauses, and for how long it does.
@@ -75,38 +74,6 @@ enum Phase<M> {
     Resigned,
 }
 
-/// A request that must not change the state unless its records will be taken by the log.
-type InTransaction<M> = Box<dyn FnOnce(&mut M, Now, Uuid, &mut Output<M>)>;
-
-/// What waits for its turn to be written.
-enum Event<M: Machine> {
-    /// The state has changed: its records and what follows from them.
-    Changed(Output<M>),
-    /// A request whose records belong to a producer's transaction. The log may refuse them, so the state changes only in its turn.
-    InTransaction {
-        token: Token,
-        producer: (i64, i16),
-        guard: Option<VerificationGuard>,
-        act: InTransaction<M>,
-    },
-    /// A request that came while one of those was waiting: the order in which they change the state is the order in the log.
-    Deferred { token: Token, act: InTransaction<M> },
-    /// The end of a producer's transaction.
-    Marker {
-        marker: EndTransactionMarker,
-        transaction_version: i8,
-        done: oneshot::Sender<ErrorCode>,
-    },
-}
-
-/// What is written next.
-enum Turn<M: Machine> {
-    /// Events whose records become one batch.
-    Batch(Vec<Output<M>>, Vec<Record>),
-    /// Any other event, alone.
-    Alone(Event<M>),
-}
-
 /// Where an answer goes.
 type Answer<M> = oneshot::Sender<Result<<M as Machine>::Reply, ErrorCode>>;
 
@@ -119,7 +86,7 @@ pub struct Host<M: Machine> {
     phase: RefCell<Phase<M>>,
     tokens: Cell<u64>,
     waiting: RefCell<HashMap<Token, Answer<M>>>,
-    queue: RefCell<VecDeque<Event<M>>>,
+    queue: RefCell<Queue<M>>,
     writing: Cell<bool>,
     /// Counts the states that were thrown away.
     life: Cell<u64>,
@@ -201,9 +168,8 @@ impl<M: Machine> Host<M> {
             let caller = asker.caller(token, now, fresh_id);
             act(machine, &caller, output);
         };
-        let behind_a_transaction = (self.queue.borrow().iter())
-            .any(|event| matches!(event, Event::InTransaction { .. } | Event::Deferred { .. }));
-        if behind_a_transaction {
+        let must_wait = self.queue.borrow().must_wait_behind();
+        if must_wait {
             self.look(|_| ())?;
             let act = Box::new(act);
             self.enqueue(Event::Deferred { token, act });
@@ -297,7 +263,7 @@ impl<M: Machine> Host<M> {
     pub fn resign(self: &Rc<Self>) {
         let phase = self.phase.replace(Phase::Resigned);
         self.resigned.raise();
-        for event in self.queue.take() {
+        for event in self.queue.take().into_events() {
             match event {
                 Event::Changed(output) => {
                     for (token, _) in output.commands.replies {
@@ -370,7 +336,7 @@ impl<M: Machine> Host<M> {
     }
 
     fn enqueue(self: &Rc<Self>, event: Event<M>) {
-        self.queue.borrow_mut().push_back(event);
+        self.queue.borrow_mut().push(event);
         if !self.writing.replace(true) {
             spawn("coordinator's writes", self.clone().write());
         }
@@ -418,29 +384,8 @@ impl<M: Machine> Host<M> {
         self.writing.set(false);
     }
 
-    /// The events that are written next; as many as become one batch.
     fn next_turn(&self) -> Option<Turn<M>> {
-        let mut queue = self.queue.borrow_mut();
-        let (mut outputs, mut records) = (Vec::new(), Vec::new());
-        let mut bytes = 0;
-        loop {
-            let fits = match queue.front() {
-                Some(Event::Changed(output)) => {
-                    let more: usize = output.commands.records.iter().map(size).sum();
-                    bytes += more;
-                    records.is_empty() || bytes <= BATCH_BYTES
-                }
-                _ => false,
-            };
-            match queue.pop_front_if(|_| fits) {
-                Some(Event::Changed(mut output)) => {
-                    records.append(&mut output.commands.records);
-                    outputs.push(output);
-                }
-                _ if outputs.is_empty() => return queue.pop_front().map(Turn::Alone),
-                _ => return Some(Turn::Batch(outputs, records)),
-            }
-        }
+        self.queue.borrow_mut().next_turn()
     }
 
     async fn write_batch(
@@ -462,7 +407,7 @@ impl<M: Machine> Host<M> {
         token: Token,
         (producer_id, producer_epoch): (i64, i16),
         guard: Option<VerificationGuard>,
-        act: InTransaction<M>,
+        act: Act<M>,
     ) -> Result<(), String> {
         let allowed = self
             .log
@@ -477,7 +422,7 @@ impl<M: Machine> Host<M> {
 
     async fn change_and_write(
         self: &Rc<Self>,
-        act: InTransaction<M>,
+        act: Act<M>,
         producer: Option<(i64, i16, Option<VerificationGuard>)>,
     ) -> Result<(), String> {
         let mut output = self.change(act).map_err(|_| "the state is gone")?;
@@ -554,7 +499,7 @@ impl<M: Machine> Host<M> {
     fn lost(self: &Rc<Self>, reason: &str) {
         let log = self.log.topic_partition();
         tracing::error!(%log, reason, "a coordinator could not write; its clients are told to come again, and its state is loaded anew");
-        self.queue.borrow_mut().clear();
+        self.queue.take();
         // Without a sender whoever waits learns that there is no answer.
         self.waiting.borrow_mut().clear();
         let mut phase = self.phase.borrow_mut();
@@ -653,10 +598,6 @@ pub fn now(shard: &Shard) -> Now {
         monotonic_ms: shard.environment.now() / 1000,
         wall_ms: shard.environment.wall_clock_ms(),
     }
-}
-
-fn size(record: &Record) -> usize {
-    record.key.len() + record.value.as_ref().map_or(0, |value| value.len())
 }
 
 fn random_id(shard: &Shard) -> Uuid {

@@ -1,7 +1,7 @@
 //! Reads a coordinator's partition from its start and hands every entry to the machine.
 
 use bytes::Bytes;
-use ringlog_engine::batch::{Batch, Records, batches, decompress};
+use ringlog_engine::batch::{Batch, EndTransactionMarker, batches, read_records};
 use ringlog_engine::log::ReadLimit;
 
 use super::machine::{Machine, Replayed, Unreplayed};
@@ -9,11 +9,6 @@ use crate::shard::{Log, Shard};
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 1 << 20;
-/// Versions of the key of a control record that say what we read: its type comes second.
-const MARKER_KEY_BYTES: usize = 4;
-/// Types of a control record that end a transaction.
-const ABORT: i16 = 0;
-const COMMIT: i16 = 1;
 
 /// Replays the whole log.
 ///
@@ -76,51 +71,53 @@ fn replay<M: Machine>(
     if !batch.checksum_matches() {
         return Err(at("its checksum does not match".into()));
     }
-    let compression = header
-        .attributes
-        .compression()
-        .map_err(|error| at(error.to_string()))?;
+    if header.record_count == 0 {
+        // What compaction leaves of a batch.
+        return Ok((0, 0));
+    }
+    if header.attributes.is_control() {
+        let marker = EndTransactionMarker::of(header, batch.payload());
+        let marker = marker.map_err(|error| at(error.to_string()))?;
+        let entry = marker.map(|marker| Replayed::Marker {
+            producer_id: marker.producer_id,
+            committed: marker.committed,
+        });
+        return take(machine, entry, header.base_offset).map_err(at);
+    }
     let cap = shard.config.decompressed_bytes_max;
-    let payload =
-        decompress(compression, batch.payload(), cap).map_err(|error| at(error.to_string()))?;
+    let records = read_records(batch.bytes, header, cap).map_err(|error| at(error.to_string()))?;
     let producer = header
         .attributes
         .is_transactional()
         .then_some((header.producer_id, header.producer_epoch));
     let (mut taken, mut skipped) = (0, 0);
-    for record in Records::new(&payload, header.record_count) {
+    for record in records.iter() {
         let record = record.map_err(|error| at(error.to_string()))?;
-        let entry = if header.attributes.is_control() {
-            marker(header.producer_id, record.key)
-        } else {
-            record.key.map(|key| Replayed::Record {
-                producer,
-                key: Bytes::copy_from_slice(key),
-                value: record.value.map(Bytes::copy_from_slice),
-            })
-        };
-        match entry.map(|entry| machine.replay(entry)) {
-            Some(Ok(())) => taken += 1,
-            Some(Err(Unreplayed::Foreign(reason))) => {
-                tracing::debug!(offset = header.base_offset, reason, "a record was skipped");
-                skipped += 1;
-            }
-            Some(Err(Unreplayed::Unreadable(reason))) => return Err(at(reason)),
-            None => skipped += 1,
-        }
+        let entry = record.key.map(|key| Replayed::Record {
+            producer,
+            key: Bytes::copy_from_slice(key),
+            value: record.value.map(Bytes::copy_from_slice),
+        });
+        let (more, left) = take(machine, entry, header.base_offset).map_err(at)?;
+        taken += more;
+        skipped += left;
     }
     Ok((taken, skipped))
 }
 
-fn marker(producer_id: i64, key: Option<&[u8]>) -> Option<Replayed> {
-    let key = key?.get(..MARKER_KEY_BYTES)?;
-    let committed = match i16::from_be_bytes([key[2], key[3]]) {
-        COMMIT => true,
-        ABORT => false,
-        _ => return None,
-    };
-    Some(Replayed::Marker {
-        producer_id,
-        committed,
-    })
+/// Hands an entry over: how many were taken in, and how many passed over.
+fn take<M: Machine>(
+    machine: &mut M,
+    entry: Option<Replayed>,
+    offset: i64,
+) -> Result<(u64, u64), String> {
+    match entry.map(|entry| machine.replay(entry)) {
+        Some(Ok(())) => Ok((1, 0)),
+        Some(Err(Unreplayed::Foreign(reason))) => {
+            tracing::debug!(offset, reason, "a record was skipped");
+            Ok((0, 1))
+        }
+        Some(Err(Unreplayed::Unreadable(reason))) => Err(reason),
+        None => Ok((0, 1)),
+    }
 }

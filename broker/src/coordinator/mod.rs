@@ -1,12 +1,13 @@
 //! Coordinators: state machines from `ringlog_coordinator`, each on the shard that owns the partition in which its state is kept.
 //!
-//! [`machine`] is what a host must know of its machine, [`host`] drives one, [`load`] brings back its state, [`topics`] finds and makes the internal topics.
+//! [`machine`] is what a host must know of its machine, [`host`] drives one, [`queue`] is what of it waits to be written, [`load`] brings back its state, [`topics`] finds and makes the internal topics.
 //! [`groups`] is the one for consumer groups, [`transactions`] the one for transactions and the writing of their markers. A request goes from its connection's shard to the owner of the partition as a job, and its answer comes back the same way.
 
 pub mod groups;
 pub mod host;
 mod load;
 pub mod machine;
+mod queue;
 pub mod topics;
 pub mod transactions;
 
@@ -99,7 +100,7 @@ impl Shard {
         for host in self.coordinators.groups() {
             host.happen(|machine, now, output| {
                 for (id, name, _) in &delta.deleted {
-                    machine.on_topic_id_deleted(name, *id, now, &mut output.commands);
+                    machine.on_topic_deleted(name, *id, now, &mut output.commands);
                 }
                 machine.on_metadata(&changed, &groups::Topics(image));
             });

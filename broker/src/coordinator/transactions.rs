@@ -21,7 +21,7 @@ use super::host::{Asker, Host};
 use super::machine::{Machine, Output, Replayed, Unreplayed};
 use super::topics::Internal;
 use crate::config::BrokerConfig;
-use crate::connection::signal::Signal;
+use crate::connection::signal::{RaiseOnDrop, Signal};
 use crate::handlers::RequestContext;
 use crate::shard::Shard;
 use crate::shard::markers::MarkerItem;
@@ -147,8 +147,9 @@ async fn write_markers(host: Rc<Host<TransactionCoordinator>>, life: u64, marker
         before.wait().await;
     }
     drop(shard);
+    let raised = RaiseOnDrop(done.clone());
     write_all(&host, life, &markers).await;
-    done.raise();
+    drop(raised);
     if let Some(shard) = host.shard() {
         let mut under_way = shard.coordinators.markers.borrow_mut();
         if under_way
@@ -275,9 +276,7 @@ async fn known_anywhere(shard: &Rc<Shard>, partitions: &[(Str, i32)]) -> Vec<boo
         let asked = partitions.to_vec();
         shard.on_shard(index, move |shard: Rc<Shard>| async move {
             let known = |(topic, partition): &(Str, i32)| {
-                let count = shard
-                    .with_image(|image| image.topic(topic).map_or(0, |one| one.partitions.len()));
-                usize::try_from(*partition).is_ok_and(|at| at < count)
+                shard.with_image(|image| image.has_partition(topic, *partition))
             };
             asked.iter().map(known).collect::<Vec<bool>>()
         })

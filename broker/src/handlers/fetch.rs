@@ -5,7 +5,6 @@
 //! what it found; it is woken by the first that gets something, by its deadline, or by its client going away. Sessions (KIP-227) are in
 //! [`crate::fetch_session`]. `max_bytes` is kept in request order, but for the first batch, which comes whatever its size (KIP-74). `records` is never null.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -417,7 +416,7 @@ impl Fetch<'_> {
             .collect();
         let mut watches = pin!(watches.fuse());
         let time_left = deadline.saturating_duration_since(Instant::now());
-        let _parked = Parked::on(&self.context.connection.parked);
+        let _parked = self.context.connection.park();
         select_biased! {
             ready = watches.next() => ready.and_then(Result::ok),
             () = compio::time::sleep(time_left).fuse() => None,
@@ -469,22 +468,6 @@ impl Fetch<'_> {
                 })
                 .collect();
         (response, self.permit)
-    }
-}
-
-/// Says for as long as it lives that a request is parked.
-struct Parked<'a>(&'a Cell<bool>);
-
-impl<'a> Parked<'a> {
-    fn on(parked: &'a Cell<bool>) -> Self {
-        parked.set(true);
-        Self(parked)
-    }
-}
-
-impl Drop for Parked<'_> {
-    fn drop(&mut self) {
-        self.0.set(false);
     }
 }
 

@@ -40,10 +40,8 @@ pub(super) fn may_write_to(
     if !context.authorize(Operation::Write, ResourceType::Topic, topic) {
         return Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED);
     }
-    let count = context
-        .shard
-        .with_image(|image| image.topic(topic).map(|topic| topic.partitions.len()));
-    let known = usize::try_from(partition).is_ok_and(|at| count.is_some_and(|count| at < count));
+    let shard = &context.shard;
+    let known = shard.with_image(|image| image.has_partition(topic, partition));
     known
         .then_some(())
         .ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)

@@ -177,10 +177,8 @@ fn problem(context: &RequestContext, topic: &Str, partition: i32) -> Option<Erro
     if !context.authorize(Operation::Read, ResourceType::Topic, topic) {
         return Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED);
     }
-    let count = context
-        .shard
-        .with_image(|image| image.topic(topic).map(|topic| topic.partitions.len()));
-    let known = usize::try_from(partition).is_ok_and(|at| count.is_some_and(|count| at < count));
+    let shard = &context.shard;
+    let known = shard.with_image(|image| image.has_partition(topic, partition));
     (!known).then_some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
 }
 

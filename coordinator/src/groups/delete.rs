@@ -144,13 +144,9 @@ impl GroupCoordinator {
         true
     }
 
-    /// A topic is gone: the offsets that groups have in it are deleted, if need be in several steps, the others with [`on_timeout`](Self::on_timeout).
-    pub fn on_topic_deleted(&mut self, topic: &str, now: Now, out: &mut Commands<GroupReply>) {
-        self.on_topic_id_deleted(topic, Uuid::ZERO, now, out);
-    }
-
-    /// As [`on_topic_deleted`](Self::on_topic_deleted), but leaves alone what was committed for a newer topic of the same name.
-    pub fn on_topic_id_deleted(
+    /// A topic is gone: the offsets that groups have in it are deleted, if need be in several steps, the others with [`on_timeout`](Self::on_timeout). What was committed for a
+    /// newer topic of the same name stays; a zero id takes all of the name.
+    pub fn on_topic_deleted(
         &mut self,
         topic: &str,
         topic_id: Uuid,

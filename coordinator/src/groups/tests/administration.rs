@@ -174,7 +174,7 @@ fn a_topic_takes_its_offsets_along() {
     host.commit("h", "t", 0, 1);
     host.txn_commit(txn_commit("i", 7, "t", 0, 1));
     let now = host.now;
-    host.event(|coordinator, out| coordinator.on_topic_deleted("t", now, out));
+    host.event(|coordinator, out| coordinator.on_topic_deleted("t", Uuid::ZERO, now, out));
     assert!(
         host.coordinator.counts().offsets > 3,
         "one step is not enough"
@@ -201,7 +201,7 @@ fn a_newer_topic_of_the_same_name_keeps_its_offsets() {
         assert_eq!(host.commit_as(10, request), ErrorCode::NONE);
     }
     let now = host.now;
-    host.event(|coordinator, out| coordinator.on_topic_id_deleted("t", old, now, out));
+    host.event(|coordinator, out| coordinator.on_topic_deleted("t", old, now, out));
     let left: Vec<i32> = host
         .coordinator
         .committed_offsets()

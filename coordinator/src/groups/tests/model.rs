@@ -15,7 +15,7 @@ use ringlog_net::messages::offset_delete::{
 };
 use ringlog_net::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
 use ringlog_net::messages::txn_offset_commit::TxnOffsetCommitRequest;
-use ringlog_net::{ErrorCode, Str};
+use ringlog_net::{ErrorCode, Str, Uuid};
 
 use super::harness::{Host, commit, join, protocol, subscription, txn_commit};
 use crate::Token;
@@ -249,8 +249,9 @@ impl Model {
             }
             Action::DeleteTopic => {
                 let now = self.host.now;
-                self.host
-                    .event(|coordinator, out| coordinator.on_topic_deleted("t", now, out));
+                self.host.event(|coordinator, out| {
+                    coordinator.on_topic_deleted("t", Uuid::ZERO, now, out)
+                });
                 self.forget(|_| true);
             }
             Action::Restart => self.host.restart(),
