@@ -49,9 +49,7 @@ impl<E: Environment> Shard<E> {
             };
             // What has to be tried again is, by age.
             let _: WroteBehind = log.write_behind(how).await;
-            if self.is_short_of_memory() {
-                log.release_memory(LetGo::AllButBlock);
-            }
+            log.release_memory(LetGo::AllButBlock, || !self.lacks_memory());
         }
     }
 

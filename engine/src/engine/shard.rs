@@ -42,6 +42,8 @@ pub(crate) struct Shard<E: Environment> {
     memory_line: crate::wait::Turnstile,
     /// Somebody waits for memory.
     short_of_memory: Cell<u32>,
+    /// Bytes by which tails are to grow for the first of them; 0: nobody waits.
+    growth_wanted: Cell<usize>,
     /// Logs with enough to write behind.
     to_write: RefCell<VecDeque<Weak<Log<E>>>>,
     pub write_signal: Event,
@@ -80,7 +82,8 @@ type LoadedIndex<E> = (Weak<Log<E>>, i64, usize);
 impl<E: Environment> Shard<E> {
     /// A shard without logs and journal.
     pub fn new(env: E, config: EngineConfig) -> Rc<Self> {
-        let idle_bytes = (config.tail_cache_bytes / 8).min(16 << 20) as usize;
+        // Chunks come free and are taken in bursts: what write-behind lets go of in one is what appends take in the next.
+        let idle_bytes = (config.tail_cache_bytes / 4).min(32 << 20) as usize;
         let cleaner = CleanerState::new(&config, env.now());
         Rc::new(Self {
             env,
@@ -92,6 +95,7 @@ impl<E: Environment> Shard<E> {
             memory_changed: Event::default(),
             memory_line: crate::wait::Turnstile::default(),
             short_of_memory: Cell::new(0),
+            growth_wanted: Cell::new(0),
             to_write: RefCell::default(),
             write_signal: Event::default(),
             aging: RefCell::default(),
@@ -144,10 +148,15 @@ impl<E: Environment> Shard<E> {
         !self.memory_line.is_free()
     }
 
-    /// Whether tails hold more than the budget, or somebody waits for memory.
+    /// Whether tails hold so much that they let go of what is written behind, or somebody waits for it. No more than is needed: what stays is what consumers read, and
+    /// what is let go at once is more than the pool keeps for the appends to come.
     pub fn over_budget(&self) -> bool {
-        self.short_of_memory.get() > 0
-            || self.tail_bytes.get() > self.config.tail_cache_bytes / 8 * 7
+        self.lacks_memory() || self.tail_bytes.get() > self.config.tail_cache_bytes / 8 * 7
+    }
+
+    /// Whether there is too little memory for who is first in line for it.
+    pub fn lacks_memory(&self) -> bool {
+        !self.has_memory(self.growth_wanted.get())
     }
 
     /// Whether somebody waits for memory.
@@ -191,6 +200,8 @@ impl<E: Environment> Shard<E> {
         self.short_of_memory.set(self.short_of_memory.get() + 1);
         let _counted = Waiting(self);
         let turn = self.memory_line.enter().await;
+        self.growth_wanted.set(growth);
+        let _wanted = Wanted(self);
         let mut changed_memory = true;
         loop {
             let changed = self.memory_changed.next();
@@ -249,7 +260,7 @@ impl<E: Environment> Shard<E> {
                     return;
                 }
                 if what != LetGo::Everything || !std::ptr::eq(&**log, waiting) {
-                    log.release_memory(what);
+                    log.release_memory(what, || self.has_memory(enough));
                 }
             }
         }
@@ -406,5 +417,14 @@ struct Waiting<'a, E: Environment>(&'a Shard<E>);
 impl<E: Environment> Drop for Waiting<'_, E> {
     fn drop(&mut self) {
         self.0.short_of_memory.set(self.0.short_of_memory.get() - 1);
+    }
+}
+
+/// Somebody is first in line for memory, for as long as it lives.
+struct Wanted<'a, E: Environment>(&'a Shard<E>);
+
+impl<E: Environment> Drop for Wanted<'_, E> {
+    fn drop(&mut self) {
+        self.0.growth_wanted.set(0);
     }
 }

@@ -42,45 +42,57 @@ pub(crate) enum WroteBehind {
 }
 
 impl<E: Environment> Log<E> {
-    /// Writes flushed bytes to the segment files.
+    /// Writes flushed bytes to the segment files. Who else works on the files gets the turn between two steps: a log that is appended to as fast as it is written
+    /// behind would otherwise keep it, and its own reservations and checkpoints out, until appends have to wait for them.
     pub(crate) async fn write_behind(&self, how: WriteBehind) -> WroteBehind {
-        let _io = self.io.enter().await;
-        self.write_behind_in_turn(how).await
+        loop {
+            let _io = self.io.enter().await;
+            if let Some(ended) = self.write_next_step(how).await {
+                return ended;
+            }
+        }
     }
 
-    /// The same for a caller who has the turn on the files.
+    /// The same for a caller who has the turn on the files, and keeps it.
     pub(super) async fn write_behind_in_turn(&self, how: WriteBehind) -> WroteBehind {
         loop {
-            if self.flush.closed().is_some() {
-                return WroteBehind::Offline;
+            if let Some(ended) = self.write_next_step(how).await {
+                return ended;
             }
-            let Some((base, from, to, end)) = self.next_step(how) else {
-                break;
-            };
-            if let Err(error) = self.write_step(base, from, to).await {
-                if may_pass(&error) {
-                    self.shard.note_shortage(&error);
-                    return WroteBehind::Later;
-                }
-                self.take_offline(&format!(
-                    "writing segment {base} failed ({error}); everything acknowledged is safe in the journal: repair the disk and restart the broker"
-                ));
-                return WroteBehind::Offline;
-            }
-            let mut state = self.state.borrow_mut();
-            if let Some(segment) = state.segments.get_mut(&base) {
-                segment.written = end;
-            }
-            if state.written() >= state.end() {
-                state.dirty_since = None;
-            } else {
-                state.dirty_since = Some(self.shard.env.now());
-            }
-            drop(state);
-            self.shard.wrote_behind(to - from);
-            self.release_memory(LetGo::Chunks);
         }
-        WroteBehind::All
+    }
+
+    /// Writes one step; what came of it all when it was the last. The caller has the turn.
+    async fn write_next_step(&self, how: WriteBehind) -> Option<WroteBehind> {
+        if self.flush.closed().is_some() {
+            return Some(WroteBehind::Offline);
+        }
+        let Some((base, from, to, end)) = self.next_step(how) else {
+            return Some(WroteBehind::All);
+        };
+        if let Err(error) = self.write_step(base, from, to).await {
+            if may_pass(&error) {
+                self.shard.note_shortage(&error);
+                return Some(WroteBehind::Later);
+            }
+            self.take_offline(&format!(
+                "writing segment {base} failed ({error}); everything acknowledged is safe in the journal: repair the disk and restart the broker"
+            ));
+            return Some(WroteBehind::Offline);
+        }
+        let mut state = self.state.borrow_mut();
+        if let Some(segment) = state.segments.get_mut(&base) {
+            segment.written = end;
+        }
+        if state.written() >= state.end() {
+            state.dirty_since = None;
+        } else {
+            state.dirty_since = Some(self.shard.env.now());
+        }
+        drop(state);
+        self.shard.wrote_behind(to - from);
+        self.release_memory(LetGo::Chunks, || !self.shard.over_budget());
+        None
     }
 
     /// The next bytes to write: segment, block range, and up to where the segment is written afterwards.
@@ -197,16 +209,85 @@ impl<E: Environment> Log<E> {
         }
     }
 
-    /// Gives back what is written behind, as much as `what` allows; of whole chunks only while the shard holds too much.
-    pub(crate) fn release_memory(&self, what: LetGo) {
+    /// Gives back what is written behind, as far as `what` allows, until it is `enough`.
+    pub(crate) fn release_memory(&self, what: LetGo, enough: impl Fn() -> bool) {
         let mut state = self.state.borrow_mut();
         let written = state.written();
-        while what != LetGo::Chunks || self.shard.over_budget() {
+        while !enough() {
             let freed = state.tail.evict(&self.shard.pool, written, what);
             if freed == 0 {
                 break;
             }
             self.shard.memory_freed(freed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Writing behind leaves the turn to others between two steps.
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use futures_util::future::join;
+
+    use super::WriteBehind;
+    use crate::batch::{BatchBuilder, ProduceRules};
+    use crate::config::{EngineConfig, LogConfig};
+    use crate::engine::{Engine, prepare_directories};
+    use crate::log::{Log, TopicId, TopicPartition};
+    use crate::sim::{Executor, SimEnvironment, StopAt};
+
+    type SimLog = Log<SimEnvironment>;
+
+    /// Lets `work` have a log of an engine with this configuration.
+    fn with_log<W: Future<Output = ()> + 'static>(
+        config: EngineConfig,
+        work: impl FnOnce(std::rc::Rc<SimLog>) -> W + 'static,
+    ) {
+        let life = |env: SimEnvironment| async move {
+            prepare_directories(&env, &config).await.expect("prepared");
+            let (engine, _) = Engine::open(env, config).await.expect("opened");
+            let name = TopicPartition::new("busy", 0);
+            let made = engine.create_log(name, TopicId([1; 16]), LogConfig::default(), None);
+            work(made.await.expect("made")).await;
+        };
+        let stop = StopAt {
+            micros: Some(60_000_000),
+            ..StopAt::default()
+        };
+        Executor::new(7).run_until(stop, life).finished();
+    }
+
+    async fn append(log: &SimLog, bytes: usize) -> i64 {
+        let record = BatchBuilder::new().record(0, None, Some(&vec![0; bytes]));
+        let batch = Bytes::from(record.build().expect("a batch"));
+        let appended = log.append(batch, &ProduceRules::default(), 1).await;
+        appended.expect("appended").last_offset + 1
+    }
+
+    #[test]
+    fn others_get_the_turn_between_two_steps() {
+        let config = EngineConfig {
+            write_behind_bytes: u64::MAX,
+            write_behind_age: Duration::from_secs(3600),
+            ..EngineConfig::new(vec![PathBuf::from("/data")])
+        };
+        with_log(config, |log| async move {
+            let mut end = 0;
+            for _ in 0..8 {
+                end = append(&log, 600_000).await;
+            }
+            log.flushed(end).await.expect("flushed");
+            let writing = log.write_behind(WriteBehind::Everything);
+            let other = async {
+                let _turn = log.io.enter().await;
+                log.state.borrow().dirty_bytes()
+            };
+            let (_, left) = join(writing, other).await;
+            assert!(left > 0, "the turn came only after everything was written");
+            assert_eq!(log.state.borrow().dirty_bytes(), 0);
+        });
     }
 }

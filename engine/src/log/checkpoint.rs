@@ -71,6 +71,15 @@ impl<E: Environment> Log<E> {
     /// Writes and syncs everything appended so far; returns the offset that the recovery point may move to, or `None` when the log is offline or its
     /// files have to wait for space or descriptors. With `seal`, the active segment gets its exact size and complete indexes too: a clean stop.
     pub(crate) async fn checkpoint(&self, seal: bool) -> Option<Checkpointed> {
+        // Most of it without the turn, which appends may need.
+        let (next_offset, end) = {
+            let state = self.state.borrow();
+            (state.next_offset, state.end())
+        };
+        self.flushed(next_offset).await.ok()?;
+        if self.write_behind(WriteBehind::Before(end)).await != WroteBehind::All {
+            return None;
+        }
         let _io = self.io.enter().await;
         let truncations = self.flush.truncations();
         // The snapshot must be of exactly the offset it is named after: taken now, valid when everything before is flushed. A truncation

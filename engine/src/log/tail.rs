@@ -9,12 +9,14 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::flush::Place;
-use crate::memory::{AlignedSlice, BLOCK_BYTES, Chunk, ChunkWriter, MemoryPool, round_up};
+use crate::memory::{
+    AlignedSlice, BLOCK_BYTES, Chunk, ChunkWriter, HUGE_PAGE_BYTES, MemoryPool, round_up,
+};
 
 /// The smallest chunk: what an idle log keeps.
 pub(crate) const CHUNK_BYTES_MIN: usize = BLOCK_BYTES;
-/// The largest chunk.
-pub(crate) const CHUNK_BYTES_MAX: usize = 1 << 20;
+/// The largest chunk, which is one piece of memory for a device.
+pub(crate) const CHUNK_BYTES_MAX: usize = HUGE_PAGE_BYTES;
 
 /// What a tail may let go of, of what is written behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,6 +33,9 @@ pub use slice::AlignedSlice;
 /// 4096 suits every device whose logical block is 512 or 4096 bytes.
 pub const BLOCK_BYTES: usize = 4096;
 
+/// What the kernel's huge pages hold, in bytes, on the processors that this runs on. Where it is not so, nothing depends on it.
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
+
 /// Rounds `bytes` up to whole blocks.
 pub const fn round_up(bytes: usize) -> usize {
     bytes.div_ceil(BLOCK_BYTES) * BLOCK_BYTES

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::HUGE_PAGE_BYTES;
 use super::{AlignedBuffer, BLOCK_BYTES, ChunkWriter, MemoryPool, MemoryUsage};
 
 proptest! {
@@ -255,4 +256,15 @@ fn blocks_off_their_boundary_are_refused() {
 #[should_panic(expected = "does not grow")]
 fn a_buffer_does_not_grow() {
     AlignedBuffer::with_capacity(BLOCK_BYTES).extend_zeros(BLOCK_BYTES + 1);
+}
+
+#[test]
+fn what_holds_whole_huge_pages_begins_with_one() {
+    for capacity in [HUGE_PAGE_BYTES, 3 * HUGE_PAGE_BYTES] {
+        let mut writer = ChunkWriter::with_capacity(capacity);
+        writer.append(&vec![7; capacity]);
+        let bytes = writer.chunk().as_slice();
+        assert!(bytes.iter().all(|byte| *byte == 7) && bytes.len() == capacity);
+        assert!(bytes.as_ptr().addr().is_multiple_of(HUGE_PAGE_BYTES));
+    }
 }
