@@ -2,7 +2,7 @@
 //!
 //! The group's partition of `__consumer_offsets` must be part of the transaction, which its coordinator is asked before the first commit (KIP-890); from version 5 on it is added in passing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use ringlog_coordinator::groups::GroupReply;
@@ -11,7 +11,7 @@ use ringlog_net::messages::txn_offset_commit::{
     TxnOffsetCommitRequest, TxnOffsetCommitRequestTopic, TxnOffsetCommitResponse,
     TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
 };
-use ringlog_net::{ErrorCode, Str};
+use ringlog_net::{ErrorCode, Str, Uuid};
 
 use super::RequestContext;
 use super::groups::may_read;
@@ -95,6 +95,13 @@ async fn commit(
         .shard
         .kept(Internal::ConsumerOffsets, &request.group_id)?;
     let guard = verified(context, &request, kept).await?;
+    // As this shard knows them, which has checked that they exist: the coordinator's may not have heard yet of a new topic in the place of an old one.
+    let topic_ids = context.shard.with_image(|image| {
+        let named = request.topics.iter();
+        let each =
+            named.filter_map(|topic| Some((topic.name.detached(), image.topic(&topic.name)?.id)));
+        each.collect::<BTreeMap<Str, Uuid>>()
+    });
     let asker = context.asker();
     let partition = kept.partition;
     let asked = context
@@ -102,7 +109,7 @@ async fn commit(
         .on_shard(kept.located.shard, move |shard: Rc<Shard>| async move {
             let host = shard.coordinators.group(partition)?;
             host.call_in_transaction(asker, producer, guard, move |machine, caller, output| {
-                machine.txn_offset_commit(caller, request, &mut output.commands);
+                machine.txn_offset_commit(caller, request, &topic_ids, &mut output.commands);
             })
             .await
         });

@@ -2,6 +2,8 @@
 //!
 //! All of a request's partitions are stored in one batch or none is.
 
+use std::collections::BTreeMap;
+
 use ringlog_net::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitResponse, OffsetCommitResponsePartition,
     OffsetCommitResponseTopic,
@@ -10,7 +12,7 @@ use ringlog_net::messages::txn_offset_commit::{
     TxnOffsetCommitRequest, TxnOffsetCommitResponse, TxnOffsetCommitResponsePartition,
     TxnOffsetCommitResponseTopic,
 };
-use ringlog_net::{ErrorCode, Str};
+use ringlog_net::{ErrorCode, Str, Uuid};
 
 use super::context::bytes_of;
 use super::offsets::{CommittedOffset, NO_TIMESTAMP};
@@ -183,18 +185,20 @@ impl GroupCoordinator {
         (commits, errors)
     }
 
-    /// Handles a TxnOffsetCommit, versions 0 to 5. Answered at once; visible when the transaction is committed.
+    /// Handles a TxnOffsetCommit, versions 0 to 5. Answered at once; visible when the transaction is committed. The request does not name topics by their ids: whoever
+    /// found the topics gives them.
     pub fn txn_offset_commit(
         &mut self,
         caller: &Caller,
         request: TxnOffsetCommitRequest,
+        topic_ids: &BTreeMap<Str, Uuid>,
         out: &mut Commands<GroupReply>,
     ) {
         let producer_id = request.producer_id;
         let outcome = self
             .check_txn_offset_commit(caller, &request, out)
             .and_then(|()| {
-                let (commits, errors) = self.read_txn_offset_commit(caller, &request);
+                let (commits, errors) = self.read_txn_offset_commit(caller, &request, topic_ids);
                 self.check_room(&request.group_id, Some(producer_id), &commits)?;
                 Ok((commits, errors))
             });
@@ -269,10 +273,12 @@ impl GroupCoordinator {
         &self,
         caller: &Caller,
         request: &TxnOffsetCommitRequest,
+        topic_ids: &BTreeMap<Str, Uuid>,
     ) -> (Commits, Vec<ErrorCode>) {
         let mut commits = Commits::default();
         let mut errors = Vec::new();
         for topic in &request.topics {
+            let topic_id = topic_ids.get(&topic.name).copied().unwrap_or(NO_TOPIC_ID);
             for partition in &topic.partitions {
                 let metadata = partition.committed_metadata.as_deref().unwrap_or_default();
                 errors.push(if self.is_too_large(metadata) {
@@ -284,7 +290,7 @@ impl GroupCoordinator {
                         metadata,
                         caller.now.wall_ms,
                         NO_TIMESTAMP,
-                        NO_TOPIC_ID,
+                        topic_id,
                     );
                     commits.add(
                         &request.group_id,

@@ -156,6 +156,7 @@ impl GroupCoordinator {
         let work = Work::DeleteTopic {
             topic: Str::from(topic),
             topic_id,
+            until: self.sequence,
             from: None,
         };
         self.start_work(work, now, out);

@@ -108,6 +108,17 @@ impl PendingOffsets {
         new
     }
 
+    /// What a producer has committed for a partition.
+    pub(crate) fn get(
+        &self,
+        producer_id: i64,
+        group: &str,
+        key: &OffsetKey,
+    ) -> Option<&CommittedOffset> {
+        let table = self.by_producer.get(&producer_id)?.get(group)?;
+        table.get(key).map(|offset| &**offset)
+    }
+
     /// Takes all of a producer.
     pub(crate) fn take(&mut self, producer_id: i64) -> BTreeMap<Str, OffsetTable> {
         let groups = self.by_producer.remove(&producer_id).unwrap_or_default();

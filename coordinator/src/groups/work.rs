@@ -6,6 +6,7 @@ use ringlog_net::messages::delete_groups::DeletableGroupResult;
 use ringlog_net::{ErrorCode, Str, Uuid};
 
 use super::GroupCoordinator;
+use super::offsets::CommittedOffset;
 use super::reply::GroupReply;
 use super::table::OffsetKey;
 use super::timers::TimerKey;
@@ -19,6 +20,8 @@ pub(crate) enum Work {
         topic: Str,
         /// Zero for any topic of the name.
         topic_id: Uuid,
+        /// The last commit before the deletion: what comes while it is carried out is about a newer topic.
+        until: u64,
         /// The group to go on with.
         from: Option<Str>,
     },
@@ -73,14 +76,19 @@ impl GroupCoordinator {
             Work::DeleteTopic {
                 topic,
                 topic_id,
+                until,
                 from,
             } => {
+                let is_gone = |offset: &CommittedOffset| {
+                    offset.is_of_topic(topic_id) && offset.sequence <= until
+                };
                 let next = self.each_group(from, |coordinator, group| {
-                    coordinator.delete_topic_step(group, &topic, topic_id, out)
+                    coordinator.delete_topic_step(group, &topic, is_gone, out)
                 });
                 next.map(|from| Work::DeleteTopic {
                     topic: topic.clone(),
                     topic_id,
+                    until,
                     from: Some(from),
                 })
             }
@@ -116,23 +124,27 @@ impl GroupCoordinator {
         next
     }
 
-    /// Deletes a group's offsets in a topic; says whether that were all of them.
+    /// Deletes a group's offsets in a topic; says whether that were all of them. A tombstone takes all that there is of a partition, what is pending too, so a partition
+    /// with anything newer is left alone: the newer commit will win, and until then the topic's id tells that the older one is about another topic.
     fn delete_topic_step(
         &mut self,
         group_id: &Str,
         topic: &Str,
-        topic_id: Uuid,
+        is_gone: impl Fn(&CommittedOffset) -> bool,
         out: &mut Commands<GroupReply>,
     ) -> bool {
         let Some(group) = self.groups.get(group_id) else {
             return true;
         };
-        let committed = group.offsets.of_topic(topic).filter(|key| {
-            let offset = group.offsets.get(key);
-            offset.is_some_and(|offset| offset.is_of_topic(topic_id))
+        let committed = group.offsets.of_topic(topic);
+        let keys = committed.chain(group.unstable.of_topic(topic));
+        let keys = keys.filter(|key| {
+            let pending = group.unstable.get(key).into_iter().flatten();
+            let pending = pending.filter_map(|producer| self.pending.get(*producer, group_id, key));
+            let committed = group.offsets.get(key).map(|offset| &**offset);
+            committed.into_iter().chain(pending).all(&is_gone)
         });
-        let unstable = group.unstable.of_topic(topic);
-        let keys: Vec<OffsetKey> = committed.chain(unstable).cloned().collect();
+        let keys: Vec<OffsetKey> = keys.cloned().collect();
         self.remove_offsets(group_id, keys, out)
     }
 

@@ -209,3 +209,50 @@ fn a_newer_topic_of_the_same_name_keeps_its_offsets() {
         .collect();
     assert_eq!(left, [1]);
 }
+
+#[test]
+fn what_is_committed_while_a_topic_is_being_deleted_is_about_a_newer_one() {
+    let mut host = Host::with(GroupConfig {
+        groups_per_call_max: 1,
+        ..GroupConfig::default()
+    });
+    let (old, new) = (Uuid([1; 16]), Uuid([2; 16]));
+    host.commit("a", "t", 0, 1);
+    for (group, producer_id) in [("b", 7), ("c", 8), ("d", 9), ("e", 10)] {
+        let error = host.txn_commit_in(txn_commit(group, producer_id, "t", 0, 1), old);
+        assert_eq!(error, ErrorCode::NONE);
+    }
+    // Heard of the new topic before its coordinator has heard that the old one is gone.
+    host.txn_commit_in(txn_commit("b", 11, "t", 0, 2), new);
+    let now = host.now;
+    host.event(|coordinator, out| coordinator.on_topic_deleted("t", old, now, out));
+    // The first step was for group `a`; the others come after these commits.
+    host.txn_commit(txn_commit("c", 12, "t", 0, 3));
+    host.commit("d", "t", 0, 4);
+    host.advance(0);
+    for restart in [false, true] {
+        if restart {
+            host.restart();
+        }
+        let counts = host.coordinator.counts();
+        assert_eq!(
+            (counts.offsets, counts.pending_offsets),
+            (1, 5),
+            "{restart}"
+        );
+    }
+    for producer_id in [11, 7, 12, 8, 9, 10] {
+        host.marker(producer_id, true);
+    }
+    for restart in [false, true] {
+        if restart {
+            host.restart();
+        }
+        let left = host.coordinator.committed_offsets();
+        let left: Vec<(String, i64)> = left
+            .map(|(group, _, _, offset)| (group.to_string(), offset))
+            .collect();
+        let expected = [("b", 2), ("c", 3), ("d", 4)];
+        assert_eq!(left, expected.map(|(group, offset)| (group.into(), offset)));
+    }
+}

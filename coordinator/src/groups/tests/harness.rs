@@ -345,7 +345,19 @@ impl Host {
     }
 
     pub(super) fn txn_commit(&mut self, request: TxnOffsetCommitRequest) -> ErrorCode {
-        let token = self.call(5, request, GroupCoordinator::txn_offset_commit);
+        self.txn_commit_in(request, Uuid::ZERO)
+    }
+
+    /// As [`Self::txn_commit`], in the topic `t` of this id.
+    pub(super) fn txn_commit_in(
+        &mut self,
+        request: TxnOffsetCommitRequest,
+        topic_id: Uuid,
+    ) -> ErrorCode {
+        let topic_ids = BTreeMap::from([(Str::from_static("t"), topic_id)]);
+        let token = self.call(5, request, |coordinator, caller, request, out| {
+            coordinator.txn_offset_commit(caller, request, &topic_ids, out);
+        });
         match self.reply(token) {
             GroupReply::TxnOffsetCommit(reply) => reply.topics[0].partitions[0].error_code,
             other => panic!("{other:?}"),
