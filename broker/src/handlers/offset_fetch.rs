@@ -115,8 +115,8 @@ async fn fetch(
     }
     let all = group.topics.is_none();
     let group_id = group.group_id.detached();
-    let asked = context.ask_group(&group_id, move |machine, caller, output| {
-        machine.offset_fetch(caller, group, require_stable, output);
+    let asked = context.ask_group_about(&group_id, move |machine, caller, topics, output| {
+        machine.offset_fetch(caller, group, require_stable, topics, output);
     });
     let error_code = match asked.await {
         Ok(GroupReply::OffsetFetchGroup(mut answered)) if answered.error_code.is_none() => {

@@ -7,6 +7,7 @@ use ringlog_net::messages::offset_fetch::{
 use ringlog_net::{ErrorCode, Str, Uuid};
 
 use super::GroupCoordinator;
+use super::consumer::TopicView;
 use super::group::Group;
 use super::reply::GroupReply;
 use super::table::OffsetKey;
@@ -17,12 +18,13 @@ const NO_OFFSET: i64 = -1;
 
 impl GroupCoordinator {
     /// Handles one group of an OffsetFetch, whose topics have names; null asks for all of them. With `require_stable` a partition with a commit in an open
-    /// transaction fails with `UNSTABLE_OFFSET_COMMIT`. A group that is not there has no offsets. Answered at once.
+    /// transaction fails with `UNSTABLE_OFFSET_COMMIT`. A group that is not there has no offsets, nor does an older topic of a name that `topics` has. Answered at once.
     pub fn offset_fetch(
         &mut self,
         caller: &Caller,
         group: OffsetFetchRequestGroup,
         require_stable: bool,
+        topics: &dyn TopicView,
         out: &mut Commands<GroupReply>,
     ) {
         let known = self.groups.get(&group.group_id).map(|group| &**group);
@@ -40,7 +42,7 @@ impl GroupCoordinator {
             return;
         }
         let topics = match &group.topics {
-            None => known.map_or_else(Vec::new, |group| all_topics(group, require_stable)),
+            None => known.map_or_else(Vec::new, |group| all_topics(group, require_stable, topics)),
             Some(topics) => topics
                 .iter()
                 .map(|topic| OffsetFetchResponseTopics {
@@ -66,10 +68,25 @@ impl GroupCoordinator {
     }
 }
 
-fn all_topics(group: &Group, require_stable: bool) -> Vec<OffsetFetchResponseTopics> {
+fn all_topics(
+    group: &Group,
+    require_stable: bool,
+    known: &dyn TopicView,
+) -> Vec<OffsetFetchResponseTopics> {
     let mut topics: Vec<OffsetFetchResponseTopics> = Vec::new();
-    for key in group.offsets.keys() {
-        let partition = partition_of(Some(group), key, Uuid::ZERO, require_stable);
+    // The name of the topic that is being looked at, and which topic that is now.
+    let mut now: Option<(&Str, Uuid)> = None;
+    for (key, committed) in group.offsets.iter() {
+        let topic_id = match now {
+            Some((name, topic_id)) if *name == key.0 => topic_id,
+            _ => known.topic_by_name(&key.0).map_or(Uuid::ZERO, |(id, _)| id),
+        };
+        now = Some((&key.0, topic_id));
+        // What the deletion of an older topic of the name has not come to yet.
+        if !committed.is_of_topic(topic_id) {
+            continue;
+        }
+        let partition = partition_of(Some(group), key, topic_id, require_stable);
         match topics.last_mut() {
             Some(topic) if topic.name == key.0 => topic.partitions.push(partition),
             _ => topics.push(OffsetFetchResponseTopics {

@@ -162,8 +162,8 @@ impl Host {
             member_epoch: epoch,
             topics: None,
         };
-        let reply = self.call(9, |coordinator, caller, _, out| {
-            coordinator.offset_fetch(caller, request, false, out);
+        let reply = self.call(9, |coordinator, caller, topics, out| {
+            coordinator.offset_fetch(caller, request, false, topics, out);
         });
         match reply {
             GroupReply::OffsetFetchGroup(group) => {

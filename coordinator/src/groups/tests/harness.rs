@@ -22,6 +22,7 @@ use ringlog_net::messages::txn_offset_commit::{
 use ringlog_net::{Bytes, ErrorCode, Str, Uuid};
 
 use crate::groups::classic::{ClassicGroup, Durable};
+use crate::groups::consumer::TopicView;
 use crate::groups::context::bytes_of;
 use crate::groups::{GroupConfig, GroupCoordinator, GroupReply};
 use crate::{Caller, Commands, Now, Record, Token};
@@ -33,11 +34,35 @@ pub(super) enum Entry {
     Marker(i64, bool),
 }
 
+/// Topics by name, of one partition each.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Topics(pub(super) BTreeMap<Str, Uuid>);
+
+impl TopicView for Topics {
+    fn topic_by_name(&self, name: &str) -> Option<(Uuid, i32)> {
+        self.0.get(name).map(|id| (*id, 1))
+    }
+
+    fn topic_name(&self, id: &Uuid) -> Option<Str> {
+        let found = self.0.iter().find(|(_, known)| *known == id);
+        found.map(|(name, _)| name.clone())
+    }
+
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        Box::new(self.0.keys().map(Str::as_str))
+    }
+
+    fn version(&self) -> u64 {
+        1
+    }
+}
+
 /// A broker with one coordinator.
 pub(super) struct Host {
     pub(super) coordinator: GroupCoordinator,
     pub(super) config: GroupConfig,
     pub(super) log: Vec<Entry>,
+    pub(super) topics: Topics,
     pub(super) now: Now,
     tokens: u64,
     waiting: BTreeSet<Token>,
@@ -58,6 +83,7 @@ impl Host {
             coordinator: GroupCoordinator::new(config.clone()),
             config,
             log: Vec::new(),
+            topics: Topics::default(),
             now: Now {
                 monotonic_ms: 1_000,
                 wall_ms: 1_700_000_000_000,
@@ -393,8 +419,9 @@ impl Host {
         request: OffsetFetchRequestGroup,
         require_stable: bool,
     ) -> OffsetFetchResponseGroup {
+        let topics = self.topics.clone();
         let token = self.call(9, request, |coordinator, caller, request, out| {
-            coordinator.offset_fetch(caller, request, require_stable, out);
+            coordinator.offset_fetch(caller, request, require_stable, &topics, out);
         });
         match self.reply(token) {
             GroupReply::OffsetFetchGroup(reply) => reply.clone(),

@@ -326,3 +326,28 @@ fn a_time_that_the_client_asks_for_is_kept() {
     host.event(|coordinator, out| coordinator.expire(now, out));
     assert_eq!(host.fetch("g", "t", 0), Ok(-1));
 }
+
+#[test]
+fn all_that_is_committed_is_about_the_topics_that_there_are() {
+    let mut host = Host::new();
+    let (old, new) = (Uuid([1; 16]), Uuid([2; 16]));
+    for (topic, partition, topic_id) in [("t", 0, old), ("t", 1, new), ("u", 0, old)] {
+        let mut request = commit("g", "", -1, topic, partition, 5);
+        request.topics[0].topic_id = topic_id;
+        assert_eq!(host.commit_as(10, request), ErrorCode::NONE);
+    }
+    host.commit("g", "t", 2, 5);
+    // The deletion of the older `t` has not come to this group yet, of `u` there is no newer one.
+    host.topics.0.insert("t".into(), new);
+    let all = OffsetFetchRequestGroup {
+        group_id: "g".into(),
+        topics: None,
+        ..OffsetFetchRequestGroup::default()
+    };
+    let reply = host.fetch_group(all, true);
+    let found = reply.topics.iter().flat_map(|topic| {
+        let partitions = topic.partitions.iter();
+        partitions.map(|partition| (&*topic.name, partition.partition_index))
+    });
+    assert_eq!(found.collect::<Vec<_>>(), [("t", 1), ("t", 2), ("u", 0)]);
+}
