@@ -257,6 +257,12 @@ impl Controller {
         };
         let have = topic.partitions.len();
         let refuse = |reason: String| Err(Refusal::new(ErrorCode::INVALID_PARTITIONS, reason));
+        // Kafka grows them, and from the next start on looks for each group in another partition than the one that its offsets are in.
+        if topic.internal {
+            return refuse(format!(
+                "topic `{name}` stays with its {have} partitions: coordinators find their groups and transactions by that number"
+            ));
+        }
         let more = match usize::try_from(request.count) {
             Ok(count) if count == have => {
                 return refuse(format!("topic `{name}` has {have} partitions already"));

@@ -2,6 +2,7 @@
 
 use std::sync::mpsc;
 
+use ringlog_net::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
 use ringlog_net::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
@@ -50,6 +51,31 @@ fn commit(client: &mut Client, group: &str) -> ErrorCode {
     match client.call(Request::from(request), 9) {
         Response::OffsetCommit(response) => response.topics[0].partitions[0].error_code,
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_number_by_which_groups_are_found_stays() {
+    let broker = Broker::start(FEW);
+    let mut client = broker.connect();
+    find(&mut client);
+    for validate_only in [true, false] {
+        let grow = CreatePartitionsRequest {
+            topics: vec![CreatePartitionsTopic {
+                name: Str::from_static(OFFSETS),
+                count: 3,
+                ..Default::default()
+            }],
+            timeout_ms: 10_000,
+            validate_only,
+        };
+        let Response::CreatePartitions(response) = client.call(Request::from(grow), 3) else {
+            panic!("another response")
+        };
+        let refused = &response.results[0];
+        assert_eq!(refused.error_code, ErrorCode::INVALID_PARTITIONS);
+        let reason = refused.error_message.as_deref().unwrap_or_default();
+        assert!(reason.contains("stays with its 2 partitions"), "{reason}");
     }
 }
 
