@@ -1,11 +1,14 @@
 //! How far groups are behind: committed offsets from the shards that coordinate them, high watermarks from the shards that own the partitions, joined when
 //! metrics are asked for.
 //!
-//! Each shard leaves its part in [`Part`] when it is asked for its gauges; nothing is kept up to date in between.
+//! Each shard leaves its part in [`Part`] when it is asked: first for committed offsets with its gauges, then for the high watermarks of the partitions that have any. Nothing is
+//! kept up to date in between.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ringlog_net::Uuid;
 
 use crate::shard::Shard;
 
@@ -25,6 +28,9 @@ pub struct Committed {
     pub offset: i64,
 }
 
+/// Partitions of topics whose high watermarks are wanted.
+pub type Wanted = Arc<BTreeSet<(String, i32)>>;
+
 /// What one shard knows.
 #[derive(Debug, Default)]
 pub struct Part {
@@ -43,7 +49,7 @@ impl Part {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings the part up to date.
+    /// Brings the committed offsets up to date; high watermarks are to be asked for anew.
     pub fn take(&self, shard: &Shard) {
         let mut content = Content::default();
         for host in shard.coordinators.groups() {
@@ -65,19 +71,43 @@ impl Part {
                 content.left_out += left as u64;
             });
         }
-        let has_groups = shard.with_image(|image| {
-            let topic = crate::coordinator::topics::Internal::ConsumerOffsets.name();
-            image.topic(topic).is_some()
-        });
-        if has_groups {
-            for log in shard.engine.logs() {
-                let name = log.topic_partition();
-                let key = (name.topic.to_string(), name.partition);
-                content.high_watermarks.insert(key, log.high_watermark());
-            }
-        }
         *self.content() = content;
     }
+
+    /// Looks up those of the wanted high watermarks that this shard has.
+    pub fn take_high_watermarks(&self, shard: &Shard, wanted: &Wanted) {
+        let image = shard.local_image();
+        let id = |topic: &str| image.topic(topic).map(|topic| topic.id);
+        let of = |topic_id: Uuid, partition: i32| {
+            let log = shard.log(topic_id, partition)?;
+            Some(log.high_watermark())
+        };
+        let found = look_up(wanted, id, of);
+        self.content().high_watermarks = found;
+    }
+}
+
+fn look_up(
+    wanted: &Wanted,
+    id: impl Fn(&str) -> Option<Uuid>,
+    high_watermark: impl Fn(Uuid, i32) -> Option<i64>,
+) -> HashMap<(String, i32), i64> {
+    let found = wanted.iter().filter_map(|key| {
+        let end = high_watermark(id(&key.0)?, key.1)?;
+        Some((key.clone(), end))
+    });
+    found.collect()
+}
+
+/// The partitions that groups have committed offsets of.
+pub fn wanted<'a>(parts: impl Iterator<Item = &'a Part>) -> Wanted {
+    let mut wanted = BTreeSet::new();
+    for part in parts {
+        let content = part.content();
+        let committed = content.committed.iter();
+        wanted.extend(committed.map(|one| (one.topic.clone(), one.partition)));
+    }
+    Arc::new(wanted)
 }
 
 /// The names, types and meanings.
@@ -159,18 +189,40 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    //! Offsets from one shard meet high watermarks from another, and a group's name cannot break the text.
+    //! Offsets from one shard meet high watermarks from another, which are asked for where there are offsets alone, and a group's name cannot break the text.
     use super::*;
+
+    fn committed(group: &str, topic: &str, partition: i32) -> Committed {
+        Committed {
+            group: group.into(),
+            topic: topic.into(),
+            partition,
+            offset: 5,
+        }
+    }
+
+    #[test]
+    fn only_partitions_that_are_read_are_asked_for() {
+        let (first, second) = (Part::default(), Part::default());
+        first.content().committed.push(committed("g", "t", 3));
+        second.content().committed.push(committed("h", "t", 3));
+        second.content().committed.push(committed("h", "gone", 0));
+        let wanted = wanted([&first, &second].into_iter());
+        assert_eq!(wanted.len(), 2);
+        let asked = std::cell::RefCell::new(Vec::new());
+        let id = |topic: &str| (topic == "t").then_some(Uuid([1; 16]));
+        let found = look_up(&wanted, id, |topic_id, partition| {
+            asked.borrow_mut().push((topic_id, partition));
+            Some(12)
+        });
+        assert_eq!(*asked.borrow(), [(Uuid([1; 16]), 3)]);
+        assert_eq!(found, HashMap::from([(("t".to_string(), 3), 12)]));
+    }
 
     #[test]
     fn joined_and_escaped() {
         let (groups, logs) = (Part::default(), Part::default());
-        groups.content().committed.push(Committed {
-            group: "a\"b\n".into(),
-            topic: "t".into(),
-            partition: 3,
-            offset: 5,
-        });
+        groups.content().committed.push(committed("a\"b\n", "t", 3));
         logs.content().high_watermarks.insert(("t".into(), 3), 12);
         let mut text = String::new();
         render([&groups, &logs].into_iter(), &mut text);

@@ -1,6 +1,7 @@
 //! HTTP on the control thread: `/metrics`, `/health/live`, `/health/ready`.
 //!
-//! It reads counters that shards have written; a scrape asks each shard once to bring its gauges up to date, and never waits for one that does not answer.
+//! It reads counters that shards have written; a scrape asks each shard to bring its gauges up to date, then for the high watermarks that groups' lag is counted from, and
+//! never waits for one that does not answer.
 
 mod bounded;
 
@@ -15,8 +16,11 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use tokio::sync::oneshot;
+
 use bounded::Bounded;
 
+use crate::lag;
 use crate::metrics::ShardMetrics;
 use crate::shard::Common;
 use crate::shard::exchange::{Content, Envelope};
@@ -63,12 +67,30 @@ async fn ready(State(pages): State<Pages>) -> Response {
 }
 
 async fn metrics(State(pages): State<Pages>) -> Response {
+    ask_shards(&pages, Request::Snapshot).await;
+    let wanted = lag::wanted(pages.common.metrics.iter().map(|shard| &shard.lag));
+    if !wanted.is_empty() {
+        ask_shards(&pages, |done| Request::HighWatermarks(wanted.clone(), done)).await;
+    }
+    let text = ShardMetrics::render(&pages.common.metrics);
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response()
+}
+
+/// Asks every shard for something, and waits a while for them to say that it is done.
+async fn ask_shards(pages: &Pages, request: impl Fn(oneshot::Sender<()>) -> Request) {
     let mut answers = Vec::new();
     for mailbox in pages.common.mailboxes.iter() {
-        let (done, answer) = tokio::sync::oneshot::channel();
+        let (done, answer) = oneshot::channel();
         let content = Content::Request {
             call: None,
-            request: Request::Snapshot(done),
+            request: request(done),
         };
         // A full mailbox means old gauges this time.
         if mailbox.push(Envelope { from: 0, content }).is_ok() {
@@ -81,13 +103,4 @@ async fn metrics(State(pages): State<Pages>) -> Response {
         }
     };
     let _ = tokio::time::timeout(SNAPSHOT_WITHIN, all).await;
-    let text = ShardMetrics::render(&pages.common.metrics);
-    (
-        [(
-            header::CONTENT_TYPE,
-            "text/plain; version=0.0.4; charset=utf-8",
-        )],
-        text,
-    )
-        .into_response()
 }

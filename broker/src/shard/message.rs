@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::append::{AppendOrder, AppendOutcome};
 use crate::controller::{Delta, Image};
+use crate::lag::Wanted;
 
 /// Something for a shard to do.
 pub enum Request {
@@ -30,6 +31,8 @@ pub enum Request {
     Connection(Accepted),
     /// Copy gauges into the shard's counters, then tell the asker.
     Snapshot(tokio::sync::oneshot::Sender<()>),
+    /// Leave the high watermarks of these partitions where metrics are read, as far as they are here, then tell the asker.
+    HighWatermarks(Wanted, tokio::sync::oneshot::Sender<()>),
     /// Open the metadata log, publish the first image, report when all shards have applied it. For the controller's shard.
     OpenMetadata,
     /// Accept connections.

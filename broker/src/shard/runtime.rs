@@ -339,6 +339,10 @@ fn handle(shard: &Rc<Shard>, from: usize, call: Option<u32>, incoming: Incoming<
             // The asker may have given up waiting.
             let _ = done.send(());
         }
+        Request::HighWatermarks(wanted, done) => {
+            shard.metrics.lag.take_high_watermarks(shard, &wanted);
+            let _ = done.send(());
+        }
         Request::OpenMetadata => {
             let opener = shard.clone();
             spawn_vital(shard, "open metadata", Ending::Normal, async move {
