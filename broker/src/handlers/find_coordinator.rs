@@ -16,7 +16,7 @@ const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 /// From this version on several keys are asked for at once (KIP-699).
 const BATCHED_FROM: i16 = 4;
-/// Most keys that are answered at once; what is beyond stays unanswered.
+/// Most keys that are looked for in one request; those beyond are refused, which takes no more than a few bytes for each.
 const KEYS_MAX: usize = 10_000;
 
 /// Answers with a coordinator for each key.
@@ -26,8 +26,11 @@ pub async fn handle(
 ) -> FindCoordinatorResponse {
     if context.version >= BATCHED_FROM {
         let mut coordinators = Vec::new();
-        for key in request.coordinator_keys.into_iter().take(KEYS_MAX) {
-            coordinators.push(find(context, request.key_type, key).await);
+        for (at, key) in request.coordinator_keys.into_iter().enumerate() {
+            coordinators.push(match at < KEYS_MAX {
+                true => find(context, request.key_type, key).await,
+                false => refused(key, ErrorCode::INVALID_REQUEST, None),
+            });
         }
         return FindCoordinatorResponse {
             coordinators,
@@ -58,14 +61,18 @@ async fn find(context: &RequestContext, key_type: i8, key: Str) -> Coordinator {
             port,
             ..Coordinator::default()
         },
-        Err((error_code, reason)) => Coordinator {
-            key,
-            node_id: -1,
-            port: -1,
-            error_code,
-            error_message: Some(Str::from_static(reason)),
-            ..Coordinator::default()
-        },
+        Err((error_code, reason)) => refused(key, error_code, Some(Str::from_static(reason))),
+    }
+}
+
+fn refused(key: Str, error_code: ErrorCode, error_message: Option<Str>) -> Coordinator {
+    Coordinator {
+        key,
+        node_id: -1,
+        port: -1,
+        error_code,
+        error_message,
+        ..Coordinator::default()
     }
 }
 
