@@ -11,7 +11,7 @@ mod queue;
 pub mod topics;
 pub mod transactions;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::rc::Rc;
@@ -41,19 +41,33 @@ pub struct Coordinators {
     markers: RefCell<transactions::MarkersUnderWay>,
     /// Partitions whose coordinator has asked for a producer id that is on its way.
     fetching_id: RefCell<BTreeSet<i32>>,
+    /// The broker stops: nothing is taken charge of any more.
+    resigned: Cell<bool>,
 }
 
 /// Coordinators by partition.
 type Hosts<M> = RefCell<BTreeMap<i32, Rc<Host<M>>>>;
+/// What there is to take charge of, by partition.
+type Places = BTreeMap<i32, Place>;
 
 impl Coordinators {
-    /// Gives all of it up: whoever waits is answered.
+    /// Gives all of it up, for good: whoever waits is answered.
     pub fn resign(&self) {
+        self.resigned.set(true);
         for host in self.groups.take().into_values() {
             host.resign();
         }
         for host in self.transactions.take().into_values() {
             host.resign();
+        }
+    }
+
+    /// What of these places is to be taken charge of. Images are followed until the engine closes; a host that one of them started after the others have resigned would
+    /// write while it does.
+    fn to_lead(&self, places: Places) -> Places {
+        match self.resigned.get() {
+            true => Places::new(),
+            false => places,
         }
     }
 
@@ -110,9 +124,10 @@ impl Shard {
     fn follow<M: Machine, Make: Fn() -> M + 'static>(
         self: &Rc<Self>,
         hosts: &Hosts<M>,
-        places: BTreeMap<i32, Place>,
+        places: Places,
         make: impl Fn(Place) -> Make,
     ) {
+        let places = self.coordinators.to_lead(places);
         let mut hosts = hosts.borrow_mut();
         hosts.retain(|partition, host| {
             let stays = places.get(partition) == Some(&host.place());
@@ -131,9 +146,9 @@ impl Shard {
         }
     }
 
-    fn places(&self, image: &Image, topic: Internal) -> BTreeMap<i32, Place> {
+    fn places(&self, image: &Image, topic: Internal) -> Places {
         let Some(topic) = image.topic(topic.name()) else {
-            return BTreeMap::new();
+            return Places::new();
         };
         let partitions = (0..).zip(&topic.partitions);
         partitions
@@ -202,5 +217,26 @@ impl RequestContext {
             }
             Either::Right(_) => Err(ErrorCode::COORDINATOR_NOT_AVAILABLE),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Whoever has resigned stays so.
+    use super::*;
+    use ringlog_net::Uuid;
+
+    #[test]
+    fn nothing_is_led_after_a_stop_has_begun() {
+        let place = Place {
+            topic_id: Uuid([1; 16]),
+            partition: 0,
+            leader_epoch: 0,
+        };
+        let coordinators = Coordinators::default();
+        let places = Places::from([(0, place)]);
+        assert_eq!(coordinators.to_lead(places.clone()), places);
+        coordinators.resign();
+        assert_eq!(coordinators.to_lead(places), Places::new());
     }
 }
