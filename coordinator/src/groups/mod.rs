@@ -37,6 +37,7 @@ use ringlog_net::Str;
 use self::classic::ClassicGroup;
 pub use self::config::GroupConfig;
 use self::consumer::ConsumerGroupConfig;
+use self::consumers::News;
 use self::context::Context;
 use self::group::{Group, GroupKind};
 pub use self::list::{GroupCounts, ListFilter};
@@ -73,6 +74,8 @@ pub struct GroupCoordinator {
     skipped_records: u64,
     /// What goes over many groups and is done bit by bit.
     work: VecDeque<Work>,
+    /// What consumer groups are still to hear of topics.
+    news: News,
     work_timer: Option<TimerHandle>,
 }
 
@@ -98,6 +101,7 @@ impl GroupCoordinator {
             sequence: 0,
             skipped_records: 0,
             work: VecDeque::new(),
+            news: News::default(),
             work_timer: None,
         }
     }

@@ -402,26 +402,37 @@ impl ConsumerGroup {
         self.timers.next_deadline()
     }
 
-    /// Topics were created, deleted or got partitions: those named here. Whether the group must be rebalanced is found out at its next heartbeat.
-    pub fn on_metadata(&mut self, changed: &[Str], topics: &dyn TopicView) {
-        self.noted_version = self.noted_version.max(topics.version());
-        for name in changed {
+    /// Topics were created, deleted or got partitions, up to this version of the metadata: those named here, each with whether it is there now. Whether the group must be
+    /// rebalanced is found out at its next heartbeat.
+    pub fn on_metadata<'a>(
+        &mut self,
+        changed: impl IntoIterator<Item = &'a (Str, bool)>,
+        version: u64,
+    ) {
+        self.noted_version = self.noted_version.max(version);
+        for (name, there) in changed {
             if !self.metadata_stale && self.is_subscribed(name) {
                 self.metadata_stale = true;
             }
             if self.expressions_stale {
                 continue;
             }
-            let there = topics.topic_by_name(name).is_some();
             self.expressions_stale = self.expressions.iter().any(|(regex, resolved)| {
                 // One that is not compiled has not been looked at since the group was loaded.
                 let matches = self
                     .compiled
                     .get(regex)
                     .is_none_or(|regex| regex.matches(name));
-                (there && matches) != resolved.topics.contains(name)
+                (*there && matches) != resolved.topics.contains(name)
             });
         }
+    }
+
+    /// As [`Self::on_metadata`], when so much has changed that nobody knows what.
+    pub fn on_unknown_metadata(&mut self, version: u64) {
+        self.noted_version = self.noted_version.max(version);
+        self.metadata_stale = true;
+        self.expressions_stale = true;
     }
 }
 

@@ -3,6 +3,7 @@
 //! A group without members is of the protocol of who joins it first (KIP-848's offline migration): its offsets stay. A group with members is not converted
 //! while it runs: a consumer of the other protocol is told what Kafka tells it where `group.consumer.migration.policy` forbids that.
 
+mod news;
 #[cfg(test)]
 mod tests;
 
@@ -20,12 +21,16 @@ use super::timers::{TimerHandle, TimerKey};
 use super::{GroupCoordinator, stored};
 use crate::{Caller, Commands, Now};
 
+pub(crate) use self::news::News;
+
 /// A consumer group, and the timer that runs for it.
 #[derive(Debug)]
 pub(crate) struct HeldConsumerGroup {
     pub(crate) group: Box<ConsumerGroup>,
     /// Ends when the first of the group's own timers does.
     pub(crate) timer: Option<TimerHandle>,
+    /// The news of topics that it has been told.
+    heard: u64,
 }
 
 impl HeldConsumerGroup {
@@ -33,6 +38,7 @@ impl HeldConsumerGroup {
         Self {
             group: Box::new(group),
             timer: None,
+            heard: 0,
         }
     }
 }
@@ -85,6 +91,7 @@ impl GroupCoordinator {
         let Some(held) = group.and_then(|group| group.as_consumer_mut()) else {
             return;
         };
+        self.news.tell(&mut held.group, &mut held.heard);
         let before = held.group.bytes();
         held.group
             .heartbeat(caller, request, &self.config.consumer, topics, out);
@@ -222,11 +229,7 @@ impl GroupCoordinator {
 
     /// Topics were created, deleted or got partitions: those named here. Groups that read them are looked at with their members' next heartbeats.
     pub fn on_metadata(&mut self, changed: &[Str], topics: &dyn TopicView) {
-        for group in self.groups.values_mut() {
-            if let Some(held) = group.as_consumer_mut() {
-                held.group.on_metadata(changed, topics);
-            }
-        }
+        self.news.add(changed, topics);
     }
 
     /// The timer of a consumer group ended.

@@ -1,6 +1,8 @@
 //! Consumer groups among the others: they are found, listed, described and deleted, keep their offsets whatever protocol is spoken, and come back when
 //! they are loaded.
 
+use std::cell::Cell;
+
 use ringlog_net::messages::consumer_group_heartbeat::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
 };
@@ -346,6 +348,64 @@ fn only_members_in_their_epoch_commit_and_fetch() {
     );
     assert_eq!(host.fetch(None, -1), (ErrorCode::NONE, Some(42)));
     host.restart();
+}
+
+/// Counts how often anybody looks at it.
+struct Watched<'a>(&'a Red, Cell<usize>);
+
+impl TopicView for Watched<'_> {
+    fn topic_by_name(&self, name: &str) -> Option<(Uuid, i32)> {
+        self.1.set(self.1.get() + 1);
+        self.0.topic_by_name(name)
+    }
+
+    fn topic_name(&self, id: &Uuid) -> Option<Str> {
+        self.0.topic_name(id)
+    }
+
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        self.0.names()
+    }
+
+    fn version(&self) -> u64 {
+        self.0.version()
+    }
+}
+
+#[test]
+fn news_of_a_topic_cost_the_same_however_many_groups_there_are() {
+    let mut host = Host::new();
+    for group in ["g", "h", "i"] {
+        let request = ConsumerGroupHeartbeatRequest {
+            group_id: group.into(),
+            subscribed_topic_regex: Some("r.*".into()),
+            ..join("a")
+        };
+        assert_eq!(host.beat(&request).error_code, ErrorCode::NONE);
+    }
+    let watched = Watched(&host.topics, Cell::new(0));
+    host.coordinator.on_metadata(&["blue".into()], &watched);
+    assert_eq!(watched.1.get(), 1);
+}
+
+#[test]
+fn who_has_missed_too_many_news_looks_at_everything() {
+    for others in [0, 998, 999, 1_000, 5_000] {
+        let mut host = Host::new();
+        host.beat(&join("a"));
+        let mut epoch = host.beat(&beat("a", 1)).member_epoch;
+        for partitions in [3, 4] {
+            host.topics.partitions = partitions;
+            host.coordinator.on_metadata(&["red".into()], &host.topics);
+            for _ in 0..others {
+                host.coordinator.on_metadata(&["blue".into()], &host.topics);
+            }
+            let grown = host.beat(&beat("a", epoch));
+            assert_eq!(grown.member_epoch, epoch + 1, "after {others} others");
+            epoch += 1;
+            assert_eq!(host.beat(&beat("a", epoch)).member_epoch, epoch);
+        }
+    }
 }
 
 #[test]

@@ -81,13 +81,19 @@ impl Cluster {
         let topic = self.topics.by_name.entry(name.into()).or_insert((id, 0));
         topic.1 = partitions;
         self.topics.version += 1;
-        self.group.on_metadata(&[name.into()], &self.topics);
+        self.tell(name);
     }
 
     pub fn delete_topic(&mut self, name: &str) {
         self.topics.by_name.remove(name);
         self.topics.version += 1;
-        self.group.on_metadata(&[name.into()], &self.topics);
+        self.tell(name);
+    }
+
+    /// The group hears that a topic has changed.
+    fn tell(&mut self, name: &str) {
+        let news = (name.into(), self.topics.by_name.contains_key(name));
+        self.group.on_metadata([&news], self.topics.version);
     }
 
     pub fn id_of(&self, name: &str) -> Uuid {
