@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use futures_util::future::join_all;
+use ringlog_net::messages::{consumer_group_describe, delete_groups, describe_groups};
 use ringlog_net::{ErrorCode, Str};
 
 use super::RequestContext;
@@ -46,6 +48,56 @@ pub(super) fn may(
         true => Ok(()),
         false => Err(ErrorCode::GROUP_AUTHORIZATION_FAILED),
     }
+}
+
+/// What one group of a request that names several is answered with.
+pub(super) trait OfGroup: Default {
+    /// The group's id and the error, to be filled in.
+    fn head(&mut self) -> (&mut Str, &mut ErrorCode);
+}
+
+macro_rules! of_group {
+    ($($answer:path),* $(,)?) => {
+        $(impl OfGroup for $answer {
+            fn head(&mut self) -> (&mut Str, &mut ErrorCode) {
+                (&mut self.group_id, &mut self.error_code)
+            }
+        })*
+    };
+}
+
+of_group!(
+    consumer_group_describe::DescribedGroup,
+    delete_groups::DeletableGroupResult,
+    describe_groups::DescribedGroup,
+);
+
+/// Answers for each group that is named once and may be operated on, in their order.
+pub(super) async fn for_each_group<Answer: OfGroup>(
+    context: &RequestContext,
+    operation: Operation,
+    groups: Vec<Str>,
+    ask: impl AsyncFn(Str) -> Result<Answer, ErrorCode>,
+) -> Vec<Answer> {
+    let mut named = Named::default();
+    let ask = &ask;
+    let each = groups.into_iter().map(|group_id| {
+        let allowed = named.admit(&group_id);
+        let allowed = allowed.and_then(|()| may(context, operation, &group_id));
+        async move {
+            let answer = match allowed {
+                Ok(()) => ask(group_id.clone()).await,
+                Err(error) => Err(error),
+            };
+            answer.unwrap_or_else(|error| {
+                let mut refused = Answer::default();
+                let (id, error_code) = refused.head();
+                (*id, *error_code) = (group_id, error);
+                refused
+            })
+        }
+    });
+    join_all(each).await
 }
 
 /// What can be done to a group (KIP-430).
