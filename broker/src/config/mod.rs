@@ -3,6 +3,7 @@
 //! [`keys`] and [`topic_keys`] are the tables; [`BrokerConfig`] is what was set, checked; [`topic`] resolves what holds for a topic or, with
 //! dynamic changes, for the broker. Nothing here reads files or the environment: the caller hands in text.
 
+mod groups;
 pub mod keys;
 pub mod kind;
 pub mod listener;
@@ -143,6 +144,7 @@ impl BrokerConfig {
             set: &set,
             derived: &derived,
         };
+        groups::check(&view)?;
         let listeners = listener::parse_list("listeners", view.text("listeners"))?;
         let advertised = match view.text("advertised.listeners") {
             "" => listener::advertised(&listeners),

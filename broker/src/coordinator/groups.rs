@@ -99,11 +99,7 @@ pub(super) fn config(config: &BrokerConfig) -> GroupConfig {
     let assignors = split_list(config.get("group.consumer.assignors"));
     let consumer = ConsumerGroupConfig {
         session_timeout_ms: int("group.consumer.session.timeout.ms"),
-        min_session_timeout_ms: int("group.consumer.min.session.timeout.ms"),
-        max_session_timeout_ms: int("group.consumer.max.session.timeout.ms"),
         heartbeat_interval_ms: int("group.consumer.heartbeat.interval.ms"),
-        min_heartbeat_interval_ms: int("group.consumer.min.heartbeat.interval.ms"),
-        max_heartbeat_interval_ms: int("group.consumer.max.heartbeat.interval.ms"),
         max_size: int("group.consumer.max.size"),
         assignors: assignors.filter_map(Assignor::named).collect(),
         migration_policy: MigrationPolicy::named(config.get("group.consumer.migration.policy")),

@@ -7,16 +7,8 @@ use super::assignor::Assignor;
 pub struct ConsumerGroupConfig {
     /// `group.consumer.session.timeout.ms`: a member that is silent for so long is removed.
     pub session_timeout_ms: i32,
-    /// `group.consumer.min.session.timeout.ms`.
-    pub min_session_timeout_ms: i32,
-    /// `group.consumer.max.session.timeout.ms`.
-    pub max_session_timeout_ms: i32,
     /// `group.consumer.heartbeat.interval.ms`: how often members are told to heartbeat.
     pub heartbeat_interval_ms: i32,
-    /// `group.consumer.min.heartbeat.interval.ms`.
-    pub min_heartbeat_interval_ms: i32,
-    /// `group.consumer.max.heartbeat.interval.ms`.
-    pub max_heartbeat_interval_ms: i32,
     /// `group.consumer.max.size`: how many members a group may have. Never more than [`MEMBERS_MAX`] in any case.
     pub max_size: i32,
     /// `group.consumer.assignors`, the default first.
@@ -80,11 +72,7 @@ impl Default for ConsumerGroupConfig {
     fn default() -> Self {
         Self {
             session_timeout_ms: 45_000,
-            min_session_timeout_ms: 45_000,
-            max_session_timeout_ms: 60_000,
             heartbeat_interval_ms: 5_000,
-            min_heartbeat_interval_ms: 5_000,
-            max_heartbeat_interval_ms: 15_000,
             max_size: i32::MAX,
             assignors: Assignor::ALL.to_vec(),
             migration_policy: MigrationPolicy::default(),
@@ -96,20 +84,9 @@ impl Default for ConsumerGroupConfig {
 }
 
 impl ConsumerGroupConfig {
-    /// The session timeout within its bounds, in ms.
+    /// The session timeout in ms.
     pub fn session_timeout(&self) -> u64 {
-        let bounded = self
-            .session_timeout_ms
-            .max(self.min_session_timeout_ms)
-            .min(self.max_session_timeout_ms);
-        u64::try_from(bounded).unwrap_or(0)
-    }
-
-    /// The heartbeat interval within its bounds, in ms.
-    pub fn heartbeat_interval(&self) -> i32 {
-        self.heartbeat_interval_ms
-            .max(self.min_heartbeat_interval_ms)
-            .min(self.max_heartbeat_interval_ms)
+        u64::try_from(self.session_timeout_ms).unwrap_or(0)
     }
 
     /// How many members a group may have.

@@ -188,7 +188,7 @@ impl ConsumerGroup {
         ConsumerGroupHeartbeatResponse {
             member_id: Some(beating.id.clone()),
             member_epoch: current.epoch,
-            heartbeat_interval_ms: config.heartbeat_interval(),
+            heartbeat_interval_ms: config.heartbeat_interval_ms,
             assignment: tell.then(|| Assignment {
                 topic_partitions: on_the_wire(&current.assigned),
             }),
