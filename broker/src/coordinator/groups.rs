@@ -13,6 +13,7 @@ use super::Coordinators;
 use super::host::{Asker, Host};
 use super::machine::{Machine, Output, Replayed, Unreplayed};
 use super::topics::Internal;
+use crate::authorizer::{Operation, ResourceType};
 use crate::config::{BrokerConfig, split_list};
 use crate::controller::Image;
 use crate::handlers::RequestContext;
@@ -21,26 +22,41 @@ use crate::shard::Shard;
 /// Bytes of all members of one coordinator.
 const MEMBERS_BYTES_MAX: usize = 64 << 20;
 
-/// The topics of an image, as groups see them.
-pub struct Topics<'a>(pub &'a Image);
+/// The topics of an image, as groups see them. Of who asks only those are matched with expressions that it may describe; what a group reads is the same whoever asks.
+pub struct Topics<'a> {
+    image: &'a Image,
+    may_describe: &'a dyn Fn(&str) -> bool,
+}
+
+impl<'a> Topics<'a> {
+    /// All of them, for nobody in particular.
+    pub fn all(image: &'a Image) -> Self {
+        let may_describe = &|_: &str| true;
+        Self {
+            image,
+            may_describe,
+        }
+    }
+}
 
 impl TopicView for Topics<'_> {
     fn topic_by_name(&self, name: &str) -> Option<(Uuid, i32)> {
-        let topic = self.0.topic(name)?;
+        let topic = self.image.topic(name)?;
         let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
         Some((topic.id, count))
     }
 
     fn topic_name(&self, id: &Uuid) -> Option<Str> {
-        self.0.topic_by_id(*id).map(|topic| topic.name.clone())
+        self.image.topic_by_id(*id).map(|topic| topic.name.clone())
     }
 
     fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
-        Box::new(self.0.topics().map(|topic| topic.name.as_str()))
+        let names = self.image.topics().map(|topic| topic.name.as_str());
+        Box::new(names.filter(|name| (self.may_describe)(name)))
     }
 
     fn version(&self) -> u64 {
-        u64::try_from(self.0.offset).unwrap_or(0)
+        u64::try_from(self.image.offset).unwrap_or(0)
     }
 }
 
@@ -162,6 +178,7 @@ impl RequestContext {
     ) -> Result<GroupReply, ErrorCode> {
         let kept = self.shard.kept(Internal::ConsumerOffsets, group_id)?;
         let asker = self.asker();
+        let subject = self.subject();
         let partition = kept.partition;
         let asked = self.shard.on_shard_while_wanted(
             kept.located.shard,
@@ -171,7 +188,13 @@ impl RequestContext {
                 let call = move |machine: &mut GroupCoordinator,
                                  caller: &Caller,
                                  output: &mut Output<GroupCoordinator>| {
-                    call(machine, caller, &Topics(&image), &mut output.commands);
+                    let may_describe =
+                        |topic: &str| subject.may(Operation::Describe, ResourceType::Topic, topic);
+                    let topics = Topics {
+                        image: &image,
+                        may_describe: &may_describe,
+                    };
+                    call(machine, caller, &topics, &mut output.commands);
                 };
                 host.call(asker, call).await
             },
@@ -198,5 +221,37 @@ impl Coordinators {
             .get(&partition)
             .cloned()
             .ok_or(ErrorCode::NOT_COORDINATOR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! What is not to be seen is not matched, and makes no difference otherwise.
+    use super::*;
+    use crate::controller::ImageBuilder;
+    use ringlog_net::metadata::{MetadataRecord, TopicRecord};
+
+    #[test]
+    fn expressions_match_what_the_asker_may_describe() {
+        let mut builder = ImageBuilder::new(&Image::default());
+        let topics = ["open", "secret"].into_iter().zip(1..);
+        let records = topics.map(|(name, number)| {
+            MetadataRecord::Topic(TopicRecord {
+                name: Str::from(name),
+                topic_id: Uuid([number; 16]),
+            })
+        });
+        let records: Vec<MetadataRecord> = records.collect();
+        builder.batch(1, 1, &records).expect("two topics");
+        let image = builder.image();
+        let topics = Topics {
+            image,
+            may_describe: &|name| name != "secret",
+        };
+        assert_eq!(topics.names().collect::<Vec<_>>(), ["open"]);
+        let secret = Uuid([2; 16]);
+        assert_eq!(topics.topic_by_name("secret"), Some((secret, 0)));
+        assert_eq!(topics.topic_name(&secret).as_deref(), Some("secret"));
+        assert_eq!(Topics::all(image).names().count(), 2);
     }
 }

@@ -116,7 +116,7 @@ impl Shard {
                 for (id, name, _) in &delta.deleted {
                     machine.on_topic_deleted(name, *id, now, &mut output.commands);
                 }
-                machine.on_metadata(&changed, &groups::Topics(image));
+                machine.on_metadata(&changed, &groups::Topics::all(image));
             });
         }
     }
