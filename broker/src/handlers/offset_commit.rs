@@ -110,12 +110,19 @@ fn known(
     if by_id && topic.topic_id.is_zero() {
         return Err(ErrorCode::UNKNOWN_TOPIC_ID);
     }
+    let may_read = |name: &str| match context.authorize(Operation::Read, ResourceType::Topic, name)
+    {
+        true => Ok(()),
+        false => Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED),
+    };
     let id = if by_id { topic.topic_id } else { Uuid::ZERO };
+    if !by_id {
+        // First of all, lest somebody finds out which topics there are.
+        may_read(&topic.name)?;
+    }
     context.shard.with_image(|image| {
         let found = topic_of(image, &topic.name, id)?;
-        if !context.authorize(Operation::Read, ResourceType::Topic, &found.name) {
-            return Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED);
-        }
+        may_read(&found.name)?;
         let count = i32::try_from(found.partitions.len()).unwrap_or(i32::MAX);
         Ok((found.name.clone(), found.id, count))
     })

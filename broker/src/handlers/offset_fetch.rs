@@ -98,6 +98,7 @@ async fn fetch(
     let whole = refused(context, &group, ErrorCode::UNKNOWN_SERVER_ERROR);
     let mut unknown = Vec::new();
     if let Some(topics) = &mut group.topics {
+        // Even if none is left the coordinator is asked: whether it is here, and the member in its epoch, comes before that.
         topics.retain_mut(|topic| match resolve(context, topic) {
             Ok(()) => true,
             Err(error) => {
@@ -105,13 +106,6 @@ async fn fetch(
                 false
             }
         });
-        if topics.is_empty() && !unknown.is_empty() {
-            return OffsetFetchResponseGroup {
-                topics: unknown,
-                error_code: ErrorCode::NONE,
-                ..whole
-            };
-        }
     }
     let all = group.topics.is_none();
     let group_id = group.group_id.detached();

@@ -22,6 +22,8 @@ use crate::shard::Shard;
 
 /// From this version on a client leaves it to us to add the partition, and raises its epoch with each transaction.
 const ADDS_FROM: i16 = 5;
+/// From this version on a client expects a coordinator that loads (KAFKA-7296).
+const LOADING_FROM: i16 = 2;
 /// From this version on a client understands that a transaction can only be aborted.
 const ABORTABLE_FROM: i16 = 4;
 
@@ -170,6 +172,9 @@ fn told(error: ErrorCode, version: i16) -> ErrorCode {
         ErrorCode::TRANSACTION_ABORTABLE if version < ABORTABLE_FROM => {
             ErrorCode::INVALID_TXN_STATE
         }
+        ErrorCode::COORDINATOR_LOAD_IN_PROGRESS if version < LOADING_FROM => {
+            ErrorCode::COORDINATOR_NOT_AVAILABLE
+        }
         ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::NOT_ENOUGH_REPLICAS => {
             ErrorCode::COORDINATOR_NOT_AVAILABLE
         }
@@ -221,6 +226,9 @@ mod tests {
         let abortable = ErrorCode::TRANSACTION_ABORTABLE;
         assert_eq!(told(abortable, 3), ErrorCode::INVALID_TXN_STATE);
         assert_eq!(told(abortable, 4), abortable);
+        let loading = ErrorCode::COORDINATOR_LOAD_IN_PROGRESS;
+        assert_eq!(told(loading, 1), ErrorCode::COORDINATOR_NOT_AVAILABLE);
+        assert_eq!(told(loading, 2), loading);
         let fenced = told(ErrorCode::PRODUCER_FENCED, 5);
         assert_eq!(fenced, ErrorCode::INVALID_PRODUCER_EPOCH);
         let storage = told(ErrorCode::KAFKA_STORAGE_ERROR, 5);

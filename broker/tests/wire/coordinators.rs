@@ -9,14 +9,18 @@ use ringlog_net::messages::delete_records::{
 use ringlog_net::messages::delete_topics::DeleteTopicsRequest;
 use ringlog_net::messages::describe_groups::DescribeGroupsRequest;
 use ringlog_net::messages::find_coordinator::FindCoordinatorRequest;
+use ringlog_net::messages::join_group::JoinGroupRequest;
 use ringlog_net::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
+use ringlog_net::messages::offset_delete::{
+    OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
 use ringlog_net::messages::offset_fetch::{
-    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic,
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
 use ringlog_net::request::{Request, Response};
-use ringlog_net::{ErrorCode, Str};
+use ringlog_net::{ErrorCode, Str, Uuid};
 
 use crate::support::{Broker, Client, batch};
 
@@ -240,4 +244,102 @@ fn a_new_topic_does_not_inherit_the_offsets_of_one_that_had_its_name() {
         }
         assert_eq!(fetched.error_code, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
     }
+}
+
+#[test]
+fn without_a_coordinator_every_version_of_join_group_is_told_so() {
+    let broker = Broker::start(FEW);
+    let mut client = broker.connect();
+    for version in 0..=9 {
+        let request = JoinGroupRequest {
+            group_id: Str::from_static("g"),
+            session_timeout_ms: 10_000,
+            protocol_type: Str::from_static("consumer"),
+            ..Default::default()
+        };
+        let Response::JoinGroup(refused) = client.call(Request::from(request), version) else {
+            panic!("another response")
+        };
+        let expected = ErrorCode::COORDINATOR_NOT_AVAILABLE;
+        assert_eq!(refused.error_code, expected, "version {version}");
+    }
+}
+
+#[test]
+fn the_coordinator_comes_before_the_topics_that_offsets_are_asked_of() {
+    let broker = Broker::start(FEW);
+    let mut client = broker.connect();
+    let request = OffsetFetchRequest {
+        groups: vec![OffsetFetchRequestGroup {
+            group_id: Str::from_static("g"),
+            topics: Some(vec![OffsetFetchRequestTopics {
+                topic_id: Uuid([7; 16]),
+                partition_indexes: vec![0],
+                ..Default::default()
+            }]),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let mut ask = || match client.call(Request::from(request.clone()), 10) {
+        Response::OffsetFetch(mut response) => response.groups.remove(0),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(ask().error_code, ErrorCode::NOT_COORDINATOR);
+    find(&mut broker.connect());
+    let until = std::time::Instant::now() + crate::support::PATIENCE;
+    let group = loop {
+        let group = ask();
+        if group.error_code != ErrorCode::COORDINATOR_LOAD_IN_PROGRESS {
+            break group;
+        }
+        assert!(std::time::Instant::now() < until);
+    };
+    assert_eq!(group.error_code, ErrorCode::NONE);
+    let partition = &group.topics[0].partitions[0];
+    assert_eq!(partition.error_code, ErrorCode::UNKNOWN_TOPIC_ID);
+}
+
+#[test]
+fn offsets_of_what_is_not_there_are_not_deleted() {
+    let broker = Broker::start(FEW);
+    let mut client = broker.connect();
+    client.create_topic("t", 1, &[]);
+    find(&mut client);
+    let until = std::time::Instant::now() + crate::support::PATIENCE;
+    while commit(&mut client, "g") != ErrorCode::NONE {
+        assert!(std::time::Instant::now() < until);
+    }
+    let topic = |name: &'static str, partitions: &[i32]| OffsetDeleteRequestTopic {
+        name: Str::from_static(name),
+        partitions: (partitions.iter())
+            .map(|index| OffsetDeleteRequestPartition {
+                partition_index: *index,
+            })
+            .collect(),
+    };
+    let request = OffsetDeleteRequest {
+        group_id: Str::from_static("g"),
+        topics: vec![topic("nowhere", &[0]), topic("t", &[5, 0])],
+    };
+    let Response::OffsetDelete(response) = client.call(Request::from(request), 0) else {
+        panic!("another response")
+    };
+    assert_eq!(response.error_code, ErrorCode::NONE);
+    let mut found: Vec<(String, i32, ErrorCode)> = (response.topics.iter())
+        .flat_map(|topic| {
+            let partitions = topic.partitions.iter();
+            partitions.map(|one| (topic.name.to_string(), one.partition_index, one.error_code))
+        })
+        .collect();
+    found.sort_unstable();
+    let unknown = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+    let expected = [
+        ("nowhere", 0, unknown),
+        ("t", 0, ErrorCode::NONE),
+        ("t", 5, unknown),
+    ];
+    let expected = expected.map(|(name, index, error)| (name.to_string(), index, error));
+    assert_eq!(found, expected);
+    assert_eq!(response.topics.len(), 2);
 }
