@@ -7,10 +7,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::client::clock::Clock;
+use crate::client::error::LoadError;
 use crate::client::poller::{Poller, Readiness};
 use crate::consumer::ConsumerLoad;
 use crate::latency::Latencies;
-use crate::producer::{LoadError, ProducerLoad};
+use crate::producer::ProducerLoad;
 use crate::schedule::Schedule;
 use crate::verify::Verifier;
 
@@ -135,7 +136,7 @@ impl Drive {
         let enough = self.records_max.is_some_and(|max| {
             self.producer
                 .as_ref()
-                .is_none_or(|load| load.counts.offered >= max)
+                .is_none_or(|load| load.tally.counts.offered >= max)
         });
         let exhausted = self
             .schedule
@@ -147,7 +148,7 @@ impl Drive {
     fn acknowledged(&self) -> u64 {
         self.producer
             .as_ref()
-            .map_or(0, |load| load.counts.acknowledged)
+            .map_or(0, |load| load.tally.counts.acknowledged)
     }
 
     fn received(&self) -> u64 {

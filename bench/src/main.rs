@@ -253,12 +253,12 @@ fn main() -> ExitCode {
                 precision: args.precision,
                 rate_max: args.rate_max,
             };
-            try_rates(&args.trial, |workload, options, checkpoint| {
-                search::search(workload, question, options, checkpoint)
+            try_rates(&args.trial, |workload, run, checkpoint| {
+                search::search(workload, question, run, checkpoint)
             })
         }
-        What::Sweep(args) => try_rates(&args.trial, |workload, options, checkpoint| {
-            search::sweep(workload, &args.rates, options, checkpoint)
+        What::Sweep(args) => try_rates(&args.trial, |workload, run, checkpoint| {
+            search::sweep(workload, &args.rates, run, checkpoint)
         }),
         What::Compare(args) => compare_brokers(args),
         What::Coordinator(args) => measure_coordinator(args),
@@ -334,7 +334,7 @@ fn try_rates(
     args: &TrialArgs,
     try_them: impl FnOnce(
         &workload::Workload,
-        &run::RunOptions,
+        search::RunOnce<'_>,
         &dyn Fn(&search::Trials),
     ) -> Result<search::Trials, search::SearchError>,
 ) -> u8 {
@@ -366,7 +366,8 @@ fn try_rates(
         let page = keep(&args.html, || html::search::html(found, &command_line()));
         json && markdown && page
     };
-    let found = match try_them(&workload, &options, &|found| {
+    let run = |workload: &_| run::run(workload, &options);
+    let found = match try_them(&workload, &run, &|found| {
         write(found);
     }) {
         Ok(found) => found,

@@ -162,6 +162,29 @@ impl fmt::Display for Shortfall {
 }
 
 impl Outcome {
+    /// Of a run that found nothing yet.
+    pub fn new(workload: &Workload, environment: Environment) -> Outcome {
+        Outcome {
+            name: workload.name.clone(),
+            about: workload.about.clone(),
+            complete: true,
+            broken: false,
+            problems: Vec::new(),
+            doubts: Vec::new(),
+            client: CLIENT.to_string(),
+            producer: None,
+            consumer: None,
+            end_to_end: None,
+            churn: None,
+            slow_readers: None,
+            observed: None,
+            verify: false,
+            verdict: None,
+            workload: workload.clone(),
+            environment,
+        }
+    }
+
     /// What an open loop failed to reach of its rate, and whether that was the generator's own doing: its thread was busy all the
     /// time, or it was late although there was room.
     pub fn shortfall(&self) -> Option<Shortfall> {

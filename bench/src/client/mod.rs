@@ -8,6 +8,7 @@ pub mod clock;
 pub mod compression;
 pub mod connection;
 pub mod coordination;
+pub mod error;
 pub mod fleet;
 pub mod poller;
 pub mod wire;

@@ -9,7 +9,7 @@ pub mod report;
 use serde::Serialize;
 
 use crate::results::{Limit, Outcome};
-use crate::run::{self, RunError, RunOptions};
+use crate::run::RunError;
 use crate::workload::{Rate, Workload};
 use bracket::{Bracket, Ending, Step, Tried};
 
@@ -192,18 +192,21 @@ fn judged(rate: f64, outcome: Outcome, p99_limit_ms: Option<f64>) -> Trial {
     }
 }
 
+/// Runs a workload once.
+pub type RunOnce<'a> = &'a dyn Fn(&Workload) -> Result<Outcome, RunError>;
+
 /// Runs one trial; false where there is no use in going on.
 fn attempt(
     found: &mut Trials,
     workload: &Workload,
     rate: f64,
-    options: &RunOptions,
+    run: RunOnce<'_>,
 ) -> Result<bool, SearchError> {
     let p99_limit_ms = match found.question {
         Question::Highest { p99_ms, .. } => Some(p99_ms),
         Question::Sweep => None,
     };
-    match run::run(&at_rate(workload, rate), options) {
+    match run(&at_rate(workload, rate)) {
         Ok(outcome) => {
             let trial = judged(rate, outcome, p99_limit_ms);
             let word = if trial.held { "held" } else { "did not hold" };
@@ -238,7 +241,7 @@ fn own_rate(workload: &Workload) -> Result<f64, SearchError> {
 pub fn search(
     workload: &Workload,
     question: Question,
-    options: &RunOptions,
+    run: RunOnce<'_>,
     checkpoint: &dyn Fn(&Trials),
 ) -> Result<Trials, SearchError> {
     let start = own_rate(workload)?;
@@ -275,7 +278,7 @@ pub fn search(
                 return Ok(found);
             }
             Step::Try(rate) => {
-                let go_on = attempt(&mut found, workload, rate, options)?;
+                let go_on = attempt(&mut found, workload, rate, run)?;
                 checkpoint(&found);
                 if !go_on {
                     return Ok(found);
@@ -289,13 +292,13 @@ pub fn search(
 pub fn sweep(
     workload: &Workload,
     rates: &[f64],
-    options: &RunOptions,
+    run: RunOnce<'_>,
     checkpoint: &dyn Fn(&Trials),
 ) -> Result<Trials, SearchError> {
     own_rate(workload)?;
     let mut found = Trials::new(workload, Question::Sweep);
     for &rate in rates {
-        let go_on = attempt(&mut found, workload, rate, options)?;
+        let go_on = attempt(&mut found, workload, rate, run)?;
         checkpoint(&found);
         if !go_on {
             break;
@@ -303,3 +306,6 @@ pub fn sweep(
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

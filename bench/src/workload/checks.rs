@@ -1,110 +1,16 @@
-//! Reading a workload file key by key: types and unknown keys by serde, meaning by the checks here, each with its line.
+//! What a workload file means: defaults and limits of every key, and what makes no sense together.
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 
+use toml::Spanned;
+
+use super::key::{Source, as_f64};
+use super::sizes::{self, SizeRange};
+use super::text::*;
 use super::*;
 
 /// Most bytes of a record's value.
 const RECORD_BYTES_MAX: usize = 100 << 20;
-
-type Value<T> = Option<Spanned<T>>;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileText {
-    name: Spanned<String>,
-    about: Option<String>,
-    #[serde(default)]
-    topic: TopicText,
-    preload: Option<PreloadText>,
-    producer: Option<ProducerText>,
-    consumer: Option<ConsumerText>,
-    churn: Option<ChurnText>,
-    slow_readers: Option<SlowReadersText>,
-    #[serde(default)]
-    run: RunText,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct TopicText {
-    name: Value<String>,
-    count: Value<u32>,
-    partitions: Value<u32>,
-    replication_factor: Value<i16>,
-    configs: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PreloadText {
-    bytes: Spanned<u64>,
-    record_bytes: Value<usize>,
-    batch_bytes: Value<usize>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ProducerText {
-    rate: Spanned<toml::Value>,
-    arrival: Value<String>,
-    burst_records: Value<u32>,
-    record_bytes: Value<usize>,
-    record_sizes: Value<Vec<SizeRange>>,
-    key_bytes: Value<usize>,
-    payload_file: Value<PathBuf>,
-    repetition: Value<f64>,
-    partitioner: Value<String>,
-    linger_ms: Value<toml::Value>,
-    batch_bytes: Value<usize>,
-    acks: Value<toml::Value>,
-    compression: Value<String>,
-    connections: Value<usize>,
-    in_flight: Value<usize>,
-    partitions_per_request: Value<usize>,
-    idempotence: Option<bool>,
-    buffer_bytes: Value<usize>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConsumerText {
-    start: Value<String>,
-    repeat: Value<bool>,
-    connections: Value<usize>,
-    max_wait_ms: Value<u32>,
-    min_bytes: Value<u32>,
-    max_bytes: Value<u32>,
-    partition_max_bytes: Value<u32>,
-    check_crc: Option<bool>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ChurnText {
-    rate: Spanned<toml::Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SlowReadersText {
-    connections: Spanned<usize>,
-    bytes_per_s: Value<u64>,
-    max_bytes: Value<u32>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct RunText {
-    warmup_s: Value<toml::Value>,
-    duration_s: Value<toml::Value>,
-    drain_s: Value<toml::Value>,
-}
-
-struct Source<'a> {
-    text: &'a str,
-    file: &'a str,
-}
 
 pub(super) fn parse(text: &str, file: &str) -> Result<Workload, WorkloadError> {
     let raw: FileText = toml::from_str(text).map_err(|error| {
@@ -118,97 +24,6 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Workload, WorkloadError> {
 }
 
 impl Source<'_> {
-    fn error<T>(&self, key: &str, value: &Spanned<T>, reason: impl Into<String>) -> WorkloadError {
-        let line = self.text[..value.span().start.min(self.text.len())]
-            .matches('\n')
-            .count()
-            + 1;
-        WorkloadError::Key {
-            file: self.file.into(),
-            line,
-            key: key.into(),
-            reason: reason.into(),
-        }
-    }
-
-    /// A number within limits, or its default.
-    fn number<T>(
-        &self,
-        key: &str,
-        value: Value<T>,
-        default: T,
-        min: T,
-        max: T,
-    ) -> Result<T, WorkloadError>
-    where
-        T: PartialOrd + std::fmt::Display + Copy,
-    {
-        let Some(value) = value else {
-            return Ok(default);
-        };
-        let given = *value.get_ref();
-        if given >= min && given <= max {
-            Ok(given)
-        } else {
-            Err(self.error(key, &value, format!("{given} is outside {min} to {max}")))
-        }
-    }
-
-    /// Like `number`, where whole numbers and fractions are both natural to write.
-    fn decimal(
-        &self,
-        key: &str,
-        value: Value<toml::Value>,
-        default: f64,
-        max: f64,
-    ) -> Result<f64, WorkloadError> {
-        let Some(value) = value else {
-            return Ok(default);
-        };
-        match as_f64(value.get_ref()) {
-            Some(given) if (0.0..=max).contains(&given) => Ok(given),
-            Some(given) => Err(self.error(key, &value, format!("{given} is outside 0 to {max}"))),
-            None => Err(self.error(key, &value, "a number is needed")),
-        }
-    }
-
-    fn word<T: Copy>(
-        &self,
-        key: &str,
-        value: Value<String>,
-        words: &[(&str, T)],
-    ) -> Result<T, WorkloadError> {
-        let Some(value) = value else {
-            return Ok(words[0].1);
-        };
-        words
-            .iter()
-            .find(|(word, _)| word == value.get_ref())
-            .map(|(_, meaning)| *meaning)
-            .ok_or_else(|| {
-                let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-                self.error(
-                    key,
-                    &value,
-                    format!("{:?} is not one of {}", value.get_ref(), known.join(", ")),
-                )
-            })
-    }
-
-    fn name(&self, key: &str, value: &Spanned<String>) -> Result<String, WorkloadError> {
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        let name = value.get_ref();
-        if !name.is_empty() && name.len() <= 200 && name.chars().all(legal) {
-            Ok(name.clone())
-        } else {
-            Err(self.error(
-                key,
-                value,
-                "1 to 200 of the characters a-z A-Z 0-9 . _ - are needed",
-            ))
-        }
-    }
-
     fn workload(&self, raw: FileText) -> Result<Workload, WorkloadError> {
         let name = self.name("name", &raw.name)?;
         let topic = self.topic(raw.topic)?;
@@ -506,15 +321,6 @@ impl Source<'_> {
             )?,
             check_crc: raw.check_crc.unwrap_or(true),
         })
-    }
-}
-
-fn as_f64(value: &toml::Value) -> Option<f64> {
-    match value {
-        // Exact up to 2^53, far above every limit here.
-        toml::Value::Integer(whole) => Some(*whole as f64),
-        toml::Value::Float(decimal) => Some(*decimal),
-        _ => None,
     }
 }
 

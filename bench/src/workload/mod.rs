@@ -7,8 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use toml::Spanned;
+use serde::Serialize;
 
 use crate::client::batch::STAMP_BYTES;
 use crate::client::compression::Compression;
@@ -329,5 +328,7 @@ fn set(table: &mut toml::Table, one: &str) -> Option<()> {
 }
 
 mod checks;
+mod key;
 mod omb;
 pub mod sizes;
+mod text;
