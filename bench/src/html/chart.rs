@@ -1,7 +1,7 @@
 //! Line charts as SVG, each with a title, a description, and a table of the same figures beside it.
 //!
-//! A chart is drawn twice, wide and narrow, and the style sheet shows the one that fits, so that letters keep their size on a phone.
-//! Lines are told apart by colour, by dashes and by a legend. Nothing here knows what the figures mean.
+//! A chart is drawn once: its lines in a drawing of [`SIDE`] by [`SIDE`] that stretches with the page, its letters beside them at places in percent, so that they
+//! keep their size on a phone. Letters for which a narrow drawing has no room are marked, and left out there by the style sheet. Lines are told apart by colour, by dashes and by a legend. Nothing here knows what the figures mean.
 
 use std::fmt::Write;
 
@@ -69,32 +69,60 @@ pub struct Chart {
     pub mark: Option<Mark>,
 }
 
-/// Room of a drawing, in its own units.
-pub(super) struct Frame {
-    pub(super) name: &'static str,
-    pub(super) width: f64,
-    height: f64,
-    pub(super) ticks: usize,
+/// Length of a drawing's sides, in its own units: fine enough for any screen, and short to write.
+pub(super) const SIDE: f64 = 1000.0;
+/// Values worth a grid line across a wide drawing, and those of them that have letters in a narrow one.
+const TICKS_WIDE: usize = 8;
+const TICKS_NARROW: usize = 4;
+/// Values worth a grid line upwards.
+const TICKS_UP: usize = 5;
+
+/// A place from 0 to 1 in a drawing's units.
+pub(super) fn unit(place: f64) -> i64 {
+    (place * SIDE).round() as i64
 }
 
-pub(super) const FRAMES: [Frame; 2] = [
-    Frame {
-        name: "wide",
-        width: 720.0,
-        height: 300.0,
-        ticks: 8,
-    },
-    Frame {
-        name: "narrow",
-        width: 360.0,
-        height: 270.0,
-        ticks: 4,
-    },
-];
-const LEFT: f64 = 52.0;
-const RIGHT: f64 = 14.0;
-pub(super) const TOP: f64 = 12.0;
-pub(super) const BOTTOM: f64 = 42.0;
+/// The same in percent, as letters and dots need it.
+pub(super) fn share(place: f64) -> String {
+    trimmed_to(place * 100.0, 1)
+}
+
+/// Letters under a drawing: those of its ticks, and the axis' label.
+pub(super) fn across(x: Span, sign: &str, label: &str, out: &mut String) -> std::fmt::Result {
+    write!(
+        out,
+        "<svg class=\"at mid\" y=\"100%\"><g transform=\"translate(0 16)\">"
+    )?;
+    let (wide, narrow) = (x.ticks(TICKS_WIDE), x.ticks(TICKS_NARROW));
+    let texts = |ticks: &[(f64, String)], text| ticks.iter().any(|tick| tick.1 == text);
+    // Steps of the two need not be multiples of each other; then every other one stays.
+    let nested = narrow.iter().all(|tick| texts(&wide, tick.1.as_str()));
+    for (index, (value, text)) in wide.iter().enumerate() {
+        let left_out = match nested {
+            true => !texts(&narrow, text.as_str()),
+            false => index % 2 == 1,
+        };
+        let fine = if left_out { " class=\"fine\"" } else { "" };
+        let at = share(x.place(*value));
+        write!(out, "<text{fine} x=\"{at}%\">{text}{sign}</text>")?;
+    }
+    write!(
+        out,
+        "<text x=\"50%\" y=\"20\">{}</text></g></svg>",
+        escape(label)
+    )
+}
+
+/// Grid lines at the ticks of both axes, as one path.
+pub(super) fn grid(x: Span, y: Option<Span>) -> String {
+    let upright = x.ticks(TICKS_WIDE).into_iter();
+    let upright = upright.map(|(value, _)| format!("M{} 0v1000", unit(x.place(value))));
+    let level = y.into_iter().flat_map(|y| {
+        let ticks = y.ticks(TICKS_UP).into_iter();
+        ticks.map(move |(value, _)| format!("M0 {}h1000", unit(1.0 - y.place(value))))
+    });
+    upright.chain(level).collect()
+}
 
 /// A scale with its limits.
 #[derive(Clone, Copy)]
@@ -221,8 +249,7 @@ fn plain(value: f64) -> String {
 }
 
 fn trimmed(value: f64) -> String {
-    let text = format!("{value:.4}");
-    text.trim_end_matches('0').trim_end_matches('.').to_string()
+    trimmed_to(value, 4)
 }
 
 /// A series with at most [`POINTS_MAX`] points: `gather` makes one value of a stretch's values.
@@ -298,7 +325,7 @@ impl Chart {
         };
         writeln!(
             out,
-            "<figure class=\"chart\" id=\"{id}\"><figcaption><h4>{}</h4><p>{}</p></figcaption>",
+            "<figure class=\"chart\" id=\"{id}\"><figcaption><h4 id=\"{id}-t\">{}</h4><p id=\"{id}-d\">{}</p></figcaption>",
             escape(&self.title),
             escape(&self.about)
         )?;
@@ -307,7 +334,7 @@ impl Chart {
             for line in &self.lines {
                 write!(
                     out,
-                    "<li><svg class=\"key\" viewBox=\"0 0 34 10\" aria-hidden=\"true\"><path class=\"line c{}\" d=\"M0 5H34\"/></svg>{}</li>",
+                    "<li><i class=\"k{}\"></i>{}",
                     line.colour,
                     escape(&line.name)
                 )?;
@@ -320,9 +347,7 @@ impl Chart {
             escape(&self.y.label),
             log(self.y.scale)
         )?;
-        for frame in &FRAMES {
-            self.draw(id, frame, x, y, out)?;
-        }
+        self.draw(id, x, y, out)?;
         writeln!(out, "<p class=\"readout\" aria-live=\"polite\"></p>")?;
         self.table(out)?;
         writeln!(out, "</figure>")
@@ -340,116 +365,100 @@ impl Chart {
         places
     }
 
-    fn draw(
-        &self,
-        id: &str,
-        frame: &Frame,
-        x: Span,
-        y: Span,
-        out: &mut String,
-    ) -> std::fmt::Result {
-        let (width, height) = (frame.width - LEFT - RIGHT, frame.height - TOP - BOTTOM);
-        let across = |value: f64| LEFT + x.place(value) * width;
-        let down = |value: f64| TOP + (1.0 - y.place(value)) * height;
-        let name = frame.name;
-        let places: Vec<String> = self
-            .places()
+    fn draw(&self, id: &str, x: Span, y: Span, out: &mut String) -> std::fmt::Result {
+        let places = self.places();
+        let places: Vec<String> = places
             .iter()
-            .map(|&at| format!("{:.1}", across(at)))
+            .map(|&at| unit(x.place(at)).to_string())
             .collect();
-        writeln!(
+        write!(
             out,
-            "<svg class=\"plot {name}\" viewBox=\"0 0 {} {}\" role=\"img\" tabindex=\"0\" aria-labelledby=\"{id}-{name}-t {id}-{name}-d\" data-x=\"{}\"><title id=\"{id}-{name}-t\">{}</title><desc id=\"{id}-{name}-d\">{} The same figures are in the table below.</desc>",
-            frame.width,
-            frame.height,
-            places.join(" "),
-            escape(&self.title),
-            escape(&self.about)
+            "<svg class=\"plot\" role=\"img\" tabindex=\"0\" aria-labelledby=\"{id}-t {id}-d\" data-x=\"{}\">",
+            places.join(" ")
         )?;
-        let (bottom, right) = (TOP + height, LEFT + width);
-        for (value, text) in y.ticks(5) {
-            let at = down(value);
-            writeln!(
-                out,
-                "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{right:.1}\"/><text class=\"tick end\" x=\"{}\" y=\"{:.1}\">{text}</text>",
-                LEFT - 6.0,
-                at + 4.0
-            )?;
-        }
-        for (value, text) in x.ticks(frame.ticks) {
-            let at = across(value);
-            writeln!(
-                out,
-                "<path class=\"grid\" d=\"M{at:.1} {TOP}V{bottom:.1}\"/><text class=\"tick mid\" x=\"{at:.1}\" y=\"{:.1}\">{text}</text>",
-                bottom + 16.0
-            )?;
-        }
-        writeln!(
+        write!(
             out,
-            "<text class=\"label mid\" x=\"{:.1}\" y=\"{:.1}\">{}</text><path class=\"frame\" d=\"M{LEFT} {TOP}V{bottom:.1}H{right:.1}\"/>",
-            LEFT + width / 2.0,
-            frame.height - 6.0,
-            escape(&self.x.label)
+            "<svg viewBox=\"0 0 {SIDE} {SIDE}\" preserveAspectRatio=\"none\"><path class=\"grid\" d=\"{}\"/><path class=\"frame\" d=\"M0 0v1000h1000\"/>",
+            grid(x, Some(y))
         )?;
         if let Some(mark) = &self.mark {
-            let at = down(mark.value);
-            writeln!(
+            let at = unit(1.0 - y.place(mark.value));
+            write!(out, "<path class=\"mark\" d=\"M0 {at}h1000\"/>")?;
+        }
+        for line in &self.lines {
+            for round in &line.behind {
+                let (colour, path) = (line.colour, self.path(round, x, y));
+                write!(out, "<path class=\"behind c{colour}\" d=\"{path}\"/>")?;
+            }
+        }
+        for line in &self.lines {
+            let (colour, path) = (line.colour, self.path(&line.points, x, y));
+            write!(out, "<path class=\"line c{colour}\" d=\"{path}\"/>")?;
+        }
+        self.dots(x, y, out)?;
+        write!(out, "</svg>")?;
+        self.letters(x, y, out)?;
+        writeln!(
+            out,
+            "<path class=\"cursor\" d=\"M0 0V246\" visibility=\"hidden\"/></svg>"
+        )
+    }
+
+    /// What is written beside and on the drawing.
+    fn letters(&self, x: Span, y: Span, out: &mut String) -> std::fmt::Result {
+        write!(out, "<g class=\"end\" transform=\"translate(-6 4)\">")?;
+        for (value, text) in y.ticks(TICKS_UP) {
+            let at = share(1.0 - y.place(value));
+            write!(out, "<text y=\"{at}%\">{text}</text>")?;
+        }
+        write!(out, "</g>")?;
+        across(x, "", &self.x.label, out)?;
+        if let Some(mark) = &self.mark {
+            let at = share(1.0 - y.place(mark.value));
+            write!(
                 out,
-                "<path class=\"mark\" d=\"M{LEFT} {at:.1}H{right:.1}\"/><text class=\"label end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-                right - 2.0,
-                at - 5.0,
+                "<text class=\"label end\" x=\"100%\" y=\"{at}%\" dx=\"-2\" dy=\"-5\">{}</text>",
                 escape(&mark.label)
             )?;
         }
-        let path = |points: &[(f64, f64)]| {
-            let mut path = String::new();
-            let mut last: Option<f64> = None;
-            for &(at, value) in points {
-                if self.y.scale == Scale::Log && value <= 0.0 {
-                    last = None;
-                    continue;
-                }
-                // A second without samples breaks the line of a time series.
-                let follows =
-                    last.is_some_and(|last| x.scale != Scale::Linear || at - last < self.gap());
-                let pen = if follows { 'L' } else { 'M' };
-                let _ = write!(path, "{pen}{:.1} {:.1}", across(at), down(value));
-                last = Some(at);
-            }
-            path
-        };
+        Ok(())
+    }
+
+    /// Points of a short line as dots: strokes of no length with round ends.
+    fn dots(&self, x: Span, y: Span, out: &mut String) -> std::fmt::Result {
         for line in &self.lines {
-            for round in &line.behind {
-                writeln!(
-                    out,
-                    "<path class=\"behind c{}\" d=\"{}\"/>",
-                    line.colour,
-                    path(round)
-                )?;
+            if line.points.len() > 12 || x.scale != Scale::Linear {
+                continue;
             }
+            let places = line.points.iter();
+            let places = places.map(|&(at, up)| (unit(x.place(at)), unit(1.0 - y.place(up))));
+            let dots: String = places.map(|(at, up)| format!("M{at} {up}h0")).collect();
+            write!(out, "<path class=\"dots c{}\" d=\"{dots}\"/>", line.colour)?;
         }
-        for line in &self.lines {
-            writeln!(
-                out,
-                "<path class=\"line c{}\" d=\"{}\"/>",
-                line.colour,
-                path(&line.points)
-            )?;
-            let dots = line.points.len() <= 12 && x.scale == Scale::Linear;
-            for &(at, value) in line.points.iter().filter(|_| dots) {
-                writeln!(
-                    out,
-                    "<circle class=\"dot c{}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\"/>",
-                    line.colour,
-                    across(at),
-                    down(value)
-                )?;
+        Ok(())
+    }
+
+    /// A line through points, each told by its distance to the one before.
+    fn path(&self, points: &[(f64, f64)], x: Span, y: Span) -> String {
+        let mut path = String::new();
+        let mut last: Option<(f64, i64, i64)> = None;
+        for &(at, value) in points {
+            if self.y.scale == Scale::Log && value <= 0.0 {
+                last = None;
+                continue;
             }
+            let (across, down) = (unit(x.place(at)), unit(1.0 - y.place(value)));
+            // A second without samples breaks the line of a time series.
+            let follows = last.filter(|last| x.scale != Scale::Linear || at - last.0 < self.gap());
+            let _ = match follows {
+                // A minus sign parts numbers as well as a space does.
+                Some((_, from, up)) if down < up => write!(path, "l{}{}", across - from, down - up),
+                Some((_, from, up)) => write!(path, "l{} {}", across - from, down - up),
+                None => write!(path, "M{across} {down}"),
+            };
+            last = Some((at, across, down));
         }
-        writeln!(
-            out,
-            "<path class=\"cursor\" d=\"M0 {TOP}V{bottom:.1}\" visibility=\"hidden\"/></svg>"
-        )
+        path
     }
 
     /// The longest distance between points that still belong together: several times the usual one.
@@ -470,28 +479,29 @@ impl Chart {
     fn table(&self, out: &mut String) -> std::fmt::Result {
         writeln!(
             out,
-            "<details><summary>These figures as a table</summary><div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{}\"><table><thead><tr><th scope=\"col\">{}</th>",
+            "<details><summary>As a table</summary><div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{}\"><table><thead><tr><th>{}",
             escape(&self.title),
             escape(&self.x.label)
         )?;
         for line in &self.lines {
-            write!(out, "<th scope=\"col\">{}</th>", escape(&line.name))?;
+            write!(out, "<th>{}", escape(&line.name))?;
         }
-        writeln!(out, "</tr></thead><tbody>")?;
+        writeln!(out, "<tbody>")?;
         for at in self.places() {
             let head = match self.x.scale {
                 Scale::Nines => format!("{} %", percentile(at)),
-                _ => number(at),
+                _ => plain(at),
             };
-            write!(out, "<tr><th scope=\"row\">{head}</th>")?;
+            // The ends of cells and rows need not be written in HTML, nor what a head is the head of where that is plain from its place.
+            write!(out, "<tr><th>{head}")?;
             for line in &self.lines {
                 let found = line.points.iter().find(|point| (point.0 - at).abs() < 1e-9);
                 let text = found.map_or("–".to_string(), |point| number(point.1));
-                write!(out, "<td>{text}</td>")?;
+                write!(out, "<td>{text}")?;
             }
-            writeln!(out, "</tr>")?;
+            writeln!(out)?;
         }
-        writeln!(out, "</tbody></table></div></details>")
+        writeln!(out, "</table></div></details>")
     }
 }
 
@@ -558,12 +568,11 @@ mod tests {
             mark: None,
         };
         let html = chart.html("one");
-        assert!(html.contains("<title id=\"one-wide-t\">Latency &lt;script&gt;</title>"));
-        assert!(
-            html.contains("<th scope=\"row\">2.00</th><td>3.00</td>"),
-            "{html}"
-        );
-        assert!(html.matches("tabindex=\"0\"").count() >= 3);
+        assert!(html.contains("<h4 id=\"one-t\">Latency &lt;script&gt;</h4>"));
+        assert!(html.contains("aria-labelledby=\"one-t one-d\""), "{html}");
+        assert!(html.contains("<th>2<td>3.00"), "{html}");
+        assert!(html.matches("tabindex=\"0\"").count() >= 2);
+        assert!(html.contains("d=\"M0 524l476 476l476-952\""), "{html}");
         assert!(!html.contains("NaN") && !html.contains("inf"), "{html}");
         let empty = Chart {
             lines: Vec::new(),

@@ -117,7 +117,7 @@ fn goals(page: &mut Page, found: &Comparison) {
         ratio_chart(page, &all, "Ratios of the goals");
         let labelled = all.iter().map(|(name, row)| {
             let label = format!(
-                "{}<span class=\"range\">{}</span>",
+                "{}<small>{}</small>",
                 escape(row.metric.label()),
                 escape(name)
             );
@@ -158,7 +158,7 @@ fn side(side: Option<Spread>) -> String {
         None => badge(Tone::Plain, "not measured"),
         Some(side) if side.count == 1 => number(side.median),
         Some(side) => format!(
-            "{}<span class=\"range\">{} – {}</span>",
+            "{}<small>{} – {}</small>",
             number(side.median),
             number(side.low),
             number(side.high)
@@ -171,7 +171,7 @@ fn ratio(ratio: Option<Ratio>) -> String {
         None => "–".into(),
         Some(one) if one.count == 1 => format!("{} ×", number(one.median)),
         Some(several) => format!(
-            "{} ×<span class=\"range\">[{}, {}]</span>",
+            "{} ×<small>[{}, {}]</small>",
             number(several.median),
             number(several.low),
             number(several.high)

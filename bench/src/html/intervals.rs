@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::chart::{BOTTOM, FRAMES, Scale, Span, TOP};
+use super::chart::{SIDE, Scale, Span, across, grid, share, unit};
 use super::escape;
 
 /// A ratio with its interval, for [`intervals`].
@@ -28,6 +28,9 @@ pub fn intervals(id: &str, title: &str, about: &str, rows: &[Interval]) -> Strin
     out
 }
 
+/// Height of a row, in pixels.
+const ROW_HEIGHT: usize = 40;
+
 fn write_intervals(
     id: &str,
     title: &str,
@@ -43,60 +46,47 @@ fn write_intervals(
     };
     writeln!(
         out,
-        "<figure class=\"chart whole\" id=\"{id}\"><figcaption><h4>{}</h4><p>{}</p></figcaption>",
+        "<figure class=\"chart whole\" id=\"{id}\"><figcaption><h4 id=\"{id}-t\">{}</h4><p id=\"{id}-d\">{}</p></figcaption>",
         escape(title),
         escape(about)
     )?;
-    const STEP: f64 = 40.0;
-    for frame in &FRAMES {
-        let height = TOP + STEP * rows.len() as f64 + BOTTOM;
-        let (left, right) = (12.0, frame.width - 12.0);
-        let across = |value: f64| left + x.place(value) * (right - left);
-        let (name, bottom) = (frame.name, height - BOTTOM);
-        writeln!(
+    // Each row has a height of its own units in the drawing that stretches, and the same share of the height in percent.
+    let step = 1.0 / rows.len().max(1) as f64;
+    write!(
+        out,
+        "<svg class=\"plot rows\" height=\"{}\" role=\"img\" aria-labelledby=\"{id}-t {id}-d\"><svg viewBox=\"0 0 {SIDE} {SIDE}\" preserveAspectRatio=\"none\"><path class=\"grid\" d=\"{}\"/><path class=\"one\" d=\"M{} 0v1000\"/>",
+        ROW_HEIGHT * rows.len(),
+        grid(x, None),
+        unit(x.place(1.0))
+    )?;
+    let middle = |index: u32| step * (f64::from(index) + 0.72);
+    for (index, row) in (0u32..).zip(rows) {
+        let (low, high) = (unit(x.place(row.low)), unit(x.place(row.high)));
+        let at = unit(middle(index));
+        write!(
             out,
-            "<svg class=\"plot {name}\" viewBox=\"0 0 {} {height}\" role=\"img\" aria-labelledby=\"{id}-{name}-t {id}-{name}-d\"><title id=\"{id}-{name}-t\">{}</title><desc id=\"{id}-{name}-d\">{} The tables below hold the same ratios.</desc>",
-            frame.width,
-            escape(title),
-            escape(about)
+            "<path class=\"interval c0\" d=\"M{low} {at}h{}\"/>",
+            high - low
         )?;
-        for (value, text) in x.ticks(frame.ticks) {
-            let at = across(value);
-            writeln!(
-                out,
-                "<path class=\"grid\" d=\"M{at:.1} {TOP}V{bottom:.1}\"/><text class=\"tick mid\" x=\"{at:.1}\" y=\"{:.1}\">{text}×</text>",
-                bottom + 16.0
-            )?;
-        }
-        let one = across(1.0);
-        writeln!(
-            out,
-            "<path class=\"one\" d=\"M{one:.1} {TOP}V{bottom:.1}\"/><text class=\"label mid\" x=\"{:.1}\" y=\"{:.1}\">ratio, logarithmic; 1× is alike</text>",
-            (left + right) / 2.0,
-            height - 6.0
-        )?;
-        for (index, row) in (0u32..).zip(rows) {
-            let middle = TOP + STEP * (f64::from(index) + 0.72);
-            writeln!(
-                out,
-                "<text class=\"name\" x=\"{left}\" y=\"{:.1}\">{}</text><path class=\"interval c0\" d=\"M{:.1} {middle:.1}H{:.1}\"/><circle class=\"dot c0\" cx=\"{:.1}\" cy=\"{middle:.1}\" r=\"4.5\"/>",
-                middle - 9.0,
-                escape(&row.label),
-                across(row.low),
-                across(row.high),
-                across(row.middle)
-            )?;
-            if let Some(goal) = row.goal {
-                writeln!(
-                    out,
-                    "<path class=\"goal\" d=\"M{:.1} {:.1}V{:.1}\"/>",
-                    across(goal),
-                    middle - 7.0,
-                    middle + 7.0
-                )?;
-            }
-        }
-        writeln!(out, "</svg>")?;
     }
+    write!(out, "</svg>")?;
+    across(x, "×", "ratio, logarithmic; 1× is alike", out)?;
+    for (index, row) in (0u32..).zip(rows) {
+        let at = share(middle(index));
+        write!(
+            out,
+            "<text class=\"name\" y=\"{at}%\" dy=\"-9\">{}</text><circle class=\"dot c0\" cx=\"{}%\" cy=\"{at}%\" r=\"4.5\"/>",
+            escape(&row.label),
+            share(x.place(row.middle))
+        )?;
+        if let Some(goal) = row.goal {
+            let goal = share(x.place(goal));
+            write!(
+                out,
+                "<svg class=\"at\" x=\"{goal}%\" y=\"{at}%\"><path class=\"goal\" d=\"M0-7V7\"/></svg>"
+            )?;
+        }
+    }
+    writeln!(out, "</svg>")?;
     writeln!(out, "</figure>")
 }

@@ -176,29 +176,24 @@ impl Page {
             escape(label)
         );
         for head in heads {
-            let _ = write!(out, "<th scope=\"col\">{}</th>", escape(head));
+            let _ = write!(out, "<th>{}", escape(head));
         }
-        out.push_str("</tr></thead><tbody>");
+        // The ends of cells and rows need not be written in HTML, nor what a head is the head of where that is plain from its place.
+        out.push_str("<tbody>");
         for row in rows {
             out.push_str("<tr>");
             for (index, cell) in row.iter().enumerate() {
                 let _ = match index {
-                    0 => write!(out, "<th scope=\"row\">{cell}</th>"),
+                    0 => write!(out, "<th>{cell}"),
                     // An empty cell is left out where rows are stacked on a narrow screen, so it must hold nothing.
                     _ => {
                         let head = escape(heads.get(index).copied().unwrap_or_default());
-                        write!(out, "<td data-head=\"{head}\">")
-                            .and_then(|()| match cell.as_str() {
-                                "" => Ok(()),
-                                text => write!(out, "<div>{text}</div>"),
-                            })
-                            .and_then(|()| write!(out, "</td>"))
+                        write!(out, "<td data-head=\"{head}\">{cell}")
                     }
                 };
             }
-            out.push_str("</tr>");
         }
-        out.push_str("</tbody></table></div>");
+        out.push_str("</table></div>");
         self.push(&out);
     }
 

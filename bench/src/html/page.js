@@ -3,21 +3,21 @@ for (const svg of document.querySelectorAll("svg.plot[data-x]")) {
   const places = svg.dataset.x.split(" ").map(Number);
   const figure = svg.closest("figure");
   const rows = figure.querySelectorAll("tbody tr");
-  const heads = [...figure.querySelectorAll("thead th")].map((cell) => cell.textContent);
+  const heads = [...figure.querySelectorAll("thead th")].map((cell) => cell.textContent.trim());
   const readout = figure.querySelector(".readout");
   const cursor = svg.querySelector(".cursor");
   let at = -1;
   const show = (index) => {
     at = Math.max(0, Math.min(places.length - 1, index));
-    cursor.setAttribute("transform", `translate(${places[at]} 0)`);
+    cursor.setAttribute("transform", `translate(${places[at] / 1000 * svg.getBoundingClientRect().width} 0)`);
     cursor.setAttribute("visibility", "visible");
-    const cells = [...rows[at].children].map((cell) => cell.textContent);
+    const cells = [...rows[at].children].map((cell) => cell.textContent.trim());
     readout.textContent = heads.map((head, i) => `${head}: ${cells[i]}`).join("  ·  ");
   };
   const hide = () => { cursor.setAttribute("visibility", "hidden"); readout.textContent = ""; };
   svg.addEventListener("pointermove", (event) => {
     const box = svg.getBoundingClientRect();
-    const x = (event.clientX - box.left) * svg.viewBox.baseVal.width / box.width;
+    const x = (event.clientX - box.left) * 1000 / box.width;
     let best = 0;
     places.forEach((place, i) => { if (Math.abs(place - x) < Math.abs(places[best] - x)) best = i; });
     show(best);
