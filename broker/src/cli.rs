@@ -20,8 +20,8 @@ pub enum Command {
     Start(Start),
     /// Format the data directories of a configuration that are new beside formatted ones. A broker whose directories are all new does that by itself.
     Format(Start),
-    /// Print every configuration key as a Markdown table.
-    Config,
+    /// Print every configuration key as a Markdown table; with --check: what a broker would make of a file.
+    Config(Config),
     /// Print every metric that /metrics gives as a Markdown table.
     Metrics,
 }
@@ -38,6 +38,18 @@ pub struct Start {
     /// How log lines look; by default plain text.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// Arguments of `config`.
+#[derive(Debug, Args)]
+pub struct Config {
+    /// Check a file of Kafka's server.properties form: what would be used, what would do nothing, what is unknown. Nothing is started or
+    /// written. Exit status 0: a broker would start with it; 1: it would not; 3: it would, and ignore keys that are unknown.
+    #[arg(long, value_name = "FILE")]
+    pub check: Option<PathBuf>,
+    /// A configuration value that wins over the file; may be given several times.
+    #[arg(long = "override", value_name = "KEY=VALUE", value_parser = pair, requires = "check")]
+    pub overrides: Vec<(String, String)>,
 }
 
 /// How log lines look.

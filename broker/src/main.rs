@@ -19,19 +19,26 @@ mod quota;
 mod shard;
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command, LogFormat};
+use config::BrokerConfig;
+use config::check::{self, Verdict};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Config => {
+        Command::Config(cli::Config { check: None, .. }) => {
             print!("{}", config::reference::markdown());
             ExitCode::SUCCESS
         }
+        Command::Config(cli::Config {
+            check: Some(file),
+            overrides,
+        }) => checked(&file, &overrides),
         Command::Metrics => {
             print!("{}", metrics::ShardMetrics::markdown());
             ExitCode::SUCCESS
@@ -44,6 +51,24 @@ fn main() -> ExitCode {
             start_logging(start.log_format);
             told(process::configure(&start).and_then(process::run))
         }
+    }
+}
+
+/// Says what a broker would make of a configuration.
+fn checked(file: &Path, overrides: &[(String, String)]) -> ExitCode {
+    let pairs = match process::read_pairs(Some(file), overrides) {
+        Ok(pairs) => pairs,
+        Err(reason) => {
+            eprintln!("{reason}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (text, verdict) = check::report(&BrokerConfig::from_pairs(pairs));
+    print!("{text}");
+    match verdict {
+        Verdict::Good => ExitCode::SUCCESS,
+        Verdict::Refused => ExitCode::FAILURE,
+        Verdict::Unknown => ExitCode::from(3),
     }
 }
 

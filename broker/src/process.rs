@@ -4,6 +4,7 @@
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -17,7 +18,7 @@ use ringlog_net::Uuid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::config::{BrokerConfig, Listener, properties};
+use crate::config::{BrokerConfig, Listener, check, properties};
 use crate::descriptors::{self, Descriptors};
 use crate::directories::{self, Possession, Unformatted};
 use crate::http;
@@ -28,13 +29,16 @@ use crate::shard::message::Request;
 use crate::shard::runtime::{self, Report, ShardStart};
 use crate::shard::{Common, owner_of};
 
-/// Reads the file and the command line's values, which win.
+/// The pairs of a file, then those of the command line, which win.
 ///
 /// # Errors
-/// Words for the user.
-pub fn configure(start: &crate::cli::Start) -> Result<BrokerConfig, String> {
+/// Words for the user: why the file cannot be read.
+pub fn read_pairs(
+    file: Option<&Path>,
+    overrides: &[(String, String)],
+) -> Result<Vec<(String, String)>, String> {
     let mut pairs = Vec::new();
-    if let Some(path) = &start.config {
+    if let Some(path) = file {
         let text = std::fs::read_to_string(path).map_err(|error| {
             format!(
                 "cannot read the configuration file {}: {error}",
@@ -43,8 +47,37 @@ pub fn configure(start: &crate::cli::Start) -> Result<BrokerConfig, String> {
         })?;
         pairs = properties::parse(&text);
     }
-    pairs.extend(start.overrides.iter().cloned());
+    pairs.extend(overrides.iter().cloned());
+    Ok(pairs)
+}
+
+/// Reads and checks the configuration of a broker.
+///
+/// # Errors
+/// Words for the user.
+pub fn configure(start: &crate::cli::Start) -> Result<BrokerConfig, String> {
+    let pairs = read_pairs(start.config.as_deref(), &start.overrides)?;
     BrokerConfig::from_pairs(pairs).map_err(|error| error.to_string())
+}
+
+/// Says which parts of the configuration do nothing.
+fn tell_ignored(config: &BrokerConfig) {
+    for keys in check::grouped(config, false) {
+        tracing::info!("without meaning here: {keys}");
+    }
+    for keys in check::grouped(config, true) {
+        tracing::warn!("not offered, so without effect: {keys}");
+    }
+    let unknown = &config.ignored().unknown;
+    if !unknown.is_empty() {
+        tracing::warn!(
+            keys = unknown.join(", "),
+            "configuration keys that are not known here were ignored"
+        );
+    }
+    for listener in &config.controller_listeners {
+        tracing::info!(%listener, "a listener for controllers is not opened: there are no others yet to talk to, and clients are not served there");
+    }
 }
 
 /// Formats the data directories that are not, for a broker that others of them belong to.
@@ -66,12 +99,7 @@ pub fn format(config: &BrokerConfig) -> Result<(), String> {
 /// Words for the user: why it did not start, or why it could not go on.
 pub fn run(config: BrokerConfig) -> Result<(), String> {
     let began = Instant::now();
-    if !config.unknown_keys().is_empty() {
-        tracing::warn!(
-            keys = config.unknown_keys().join(", "),
-            "configuration keys that are not known here were ignored"
-        );
-    }
+    tell_ignored(&config);
     let descriptors = descriptors::raise_limit();
     let possession =
         directories::take(&config, Unformatted::Refuse).map_err(|error| error.to_string())?;

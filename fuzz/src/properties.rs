@@ -39,10 +39,14 @@ pub fn run(input: &[u8]) {
 fn configure(pairs: Vec<(String, String)>) {
     match BrokerConfig::from_pairs(pairs.clone()) {
         Ok(config) => {
-            for name in config.unknown_keys() {
+            for name in &config.ignored().unknown {
                 assert!(keys::broker(name).is_none());
             }
             assert!(!config.log_dirs.is_empty() && !config.listeners.is_empty());
+            for controller in &config.controller_listeners {
+                assert!(!config.listeners.contains(controller));
+                assert!(!config.advertised.contains(controller));
+            }
             let text = join(&config.listeners);
             assert_eq!(
                 listener::parse_list("listeners", &text).as_ref(),

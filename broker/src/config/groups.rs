@@ -22,27 +22,31 @@ pub(super) fn check(view: &View<'_>) -> Result<(), ConfigError> {
             "group.consumer.max.session.timeout.ms",
         ),
     ] {
-        let unless = |holds: bool, key: &str, allowed: String| match holds {
+        let unless = |holds: bool, key: &str, reason: String| match holds {
             true => Ok(()),
-            false => Err(ConfigError::new(key, view.text(key), allowed)),
+            false => Err(ConfigError::new(key, view.text(key), reason)),
         };
         let (value, min, max) = (view.number(key), view.number(least), view.number(most));
         unless(
             max >= min,
             most,
-            format!("at least {min}, which is {least}"),
+            format!("it must be at least {min}, which is {least}"),
         )?;
         unless(
             value >= min,
             key,
-            format!("at least {min}, which is {least}"),
+            format!("it must be at least {min}, which is {least}"),
         )?;
-        unless(value <= max, key, format!("at most {max}, which is {most}"))?;
+        unless(
+            value <= max,
+            key,
+            format!("it must be at most {max}, which is {most}"),
+        )?;
     }
     if view.number(HEARTBEAT) >= view.number(SESSION) {
         let session = view.text(SESSION);
-        let allowed = format!("less than {session}, which is {SESSION}");
-        return Err(ConfigError::new(HEARTBEAT, view.text(HEARTBEAT), allowed));
+        let reason = format!("it must be less than {session}, which is {SESSION}");
+        return Err(ConfigError::new(HEARTBEAT, view.text(HEARTBEAT), reason));
     }
     Ok(())
 }

@@ -111,7 +111,8 @@ pub const BROKER: &[Key] = &[
     key("broker.id", INT_M1, "", ReadOnly, High, "Older name of `node.id`."),
     key("broker.rack", Kind::Text, "", ReadOnly, Medium, "The rack this broker tells clients it stands in."),
     key("cluster.id", Kind::Text, "", ReadOnly, Low, "The cluster id that a new data directory is formatted with; default: random."),
-    key("http.listener", Kind::Text, "127.0.0.1:9644", ReadOnly, Medium, "Where /metrics, /health/live and /health/ready are served; empty: nowhere."),
+    key("controller.listener.names", Kind::List, "", ReadOnly, Medium, "Which of `listeners` are for other controllers. There are none yet, so these are not opened, and no client is served there."),
+    key("http.listener", Kind::Text, "127.0.0.1:9644", ReadOnly, Medium, "Where /metrics, /health/live and /health/ready are served, and / lists them; empty: nowhere."),
     key("listeners", Kind::List, "PLAINTEXT://127.0.0.1:9092", ReadOnly, High, "Where clients are served, as NAME://host:port; an empty host means every address, port 0 a free port."),
     key("log.dir", Kind::Text, "data", ReadOnly, High, "The data directory, when `log.dirs` is not set."),
     key("log.dirs", Kind::List, "", ReadOnly, High, "The data directories, separated by commas."),
@@ -129,7 +130,7 @@ pub const BROKER: &[Key] = &[
     key("num.partitions", INT_1, "1", ReadOnly, Medium, "Partitions of a topic whose creator does not say."),
     key("unclean.leader.election.enable", Kind::Boolean, "false", ClusterWide, High, "Accepted until there is replication: whether a replica outside the in-sync set may lead when no other is left, losing records."),
     // Logs.
-    key("compression.type", COMPRESSION, "producer", ClusterWide, High, "`producer` keeps batches as they were sent, the only value that is acted on."),
+    key("compression.type", COMPRESSION, "producer", ClusterWide, High, "Only `producer`, which keeps batches as they were sent: they are never compressed anew."),
     key("log.cleaner.backoff.ms", LONG_0, "15000", ReadOnly, Medium, "How long the cleaner rests when no compacted log is due."),
     key("log.cleaner.dedupe.buffer.size", CLEANER_BYTES, "134217728", ReadOnly, Medium, "Memory for the keys that one pass compacts, shared among the shards: 39,321 keys a MiB. It is taken only as far as a pass needs it; what does not fit waits for the next pass."),
     key("log.cleaner.delete.retention.ms", LONG_0, "86400000", ClusterWide, Medium, "How long tombstones, and markers of transactions without records, stay after the log was first compacted up to them."),

@@ -1,4 +1,4 @@
-//! What a configuration value may look like: its type, its bounds, and the words that tell a user what is allowed.
+//! What a configuration value may look like: its type, its bounds, and the words that tell a user what it must be.
 //!
 //! Pure text checks; what a value means is for the code that asks for it.
 
@@ -34,6 +34,8 @@ pub enum Kind {
     List,
     /// One of these texts.
     OneOf(&'static [&'static str]),
+    /// Kafka has more values; only this one can be had here, and why.
+    Only(&'static str, &'static str),
     /// Some of these texts, separated by commas.
     ListOf(&'static [&'static str]),
     /// A text that is never shown.
@@ -41,7 +43,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Checks a value; the error says what is allowed.
+    /// Checks a value; the error says what it must be, in a clause that follows the value.
     pub fn check(self, value: &str) -> Result<(), String> {
         let value = value.trim();
         let fits = match self {
@@ -56,36 +58,40 @@ impl Kind {
                 .is_ok_and(|number| (min..=max).contains(&number)),
             Kind::Text | Kind::List | Kind::Password => true,
             Kind::OneOf(choices) => choices.contains(&value),
+            Kind::Only(choice, _) => value == choice,
             Kind::ListOf(choices) => {
                 let mut items = value.split(',').map(str::trim);
                 !value.is_empty() && items.all(|item| choices.contains(&item))
             }
         };
-        if fits { Ok(()) } else { Err(self.allowed()) }
+        if fits { Ok(()) } else { Err(self.rule()) }
     }
 
-    /// What is allowed, in words.
-    pub fn allowed(self) -> String {
+    /// What a value must be, in a clause that follows it.
+    fn rule(self) -> String {
         match self {
             Kind::Int { min, max } | Kind::Long { min, max } => {
                 let top = match self {
                     Kind::Int { .. } => i64::from(i32::MAX),
                     _ => i64::MAX,
                 };
-                match (min == i64::MIN, max >= top) {
-                    (true, true) => "an integer".into(),
-                    (false, true) => format!("an integer of at least {min}"),
-                    (true, false) => format!("an integer of at most {max}"),
-                    (false, false) => format!("an integer from {min} to {max}"),
+                match max >= top {
+                    true => format!("it must be a whole number, {min} or more"),
+                    false => format!("it must be a whole number from {min} to {max}"),
                 }
             }
-            Kind::Boolean => "true or false".into(),
-            Kind::Double { min, max } => format!("a number from {min} to {max}"),
-            Kind::Text | Kind::Password => "any text".into(),
-            Kind::List => "texts separated by commas".into(),
-            Kind::OneOf(choices) => format!("one of {}", choices.join(", ")),
+            Kind::Boolean => "it must be true or false".into(),
+            Kind::Double { min, max } if max == f64::MAX => {
+                format!("it must be a number, {min} or more")
+            }
+            Kind::Double { min, max } => format!("it must be a number from {min} to {max}"),
+            Kind::Text | Kind::Password => "it must be text".into(),
+            Kind::List => "it must be texts separated by commas".into(),
+            Kind::OneOf(choices) => format!("it must be one of {}", choices.join(", ")),
+            Kind::Only(choice, why) => format!("only `{choice}` is offered, because {why}"),
             Kind::ListOf(choices) => {
-                format!("one or more of {}, separated by commas", choices.join(", "))
+                let choices = choices.join(", ");
+                format!("it must be one or more of {choices}, separated by commas")
             }
         }
     }
@@ -94,7 +100,7 @@ impl Kind {
     pub fn kafka_type(self) -> i8 {
         match self {
             Kind::Boolean => 1,
-            Kind::Text | Kind::OneOf(_) => 2,
+            Kind::Text | Kind::OneOf(_) | Kind::Only(..) => 2,
             Kind::Int { .. } => 3,
             Kind::Long { .. } => 5,
             Kind::Double { .. } => 6,
@@ -107,7 +113,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::Boolean => "boolean",
-            Kind::Text | Kind::OneOf(_) => "string",
+            Kind::Text | Kind::OneOf(_) | Kind::Only(..) => "string",
             Kind::Int { .. } => "int",
             Kind::Long { .. } => "long",
             Kind::Double { .. } => "double",
@@ -129,8 +135,9 @@ mod tests {
             max: i64::from(i32::MAX),
         };
         assert_eq!(kind.check(" 1 "), Ok(()));
-        assert_eq!(kind.check("0"), Err("an integer of at least 1".into()));
-        assert_eq!(kind.check("1.5"), Err("an integer of at least 1".into()));
+        let rule = Err("it must be a whole number, 1 or more".to_string());
+        assert_eq!(kind.check("0"), rule);
+        assert_eq!(kind.check("1.5"), rule);
         assert!(kind.check("2147483648").is_err());
         assert_eq!(Kind::Boolean.check("TRUE"), Ok(()));
         assert!(Kind::Boolean.check("yes").is_err());
@@ -138,5 +145,23 @@ mod tests {
         assert_eq!(list.check("compact, delete"), Ok(()));
         assert!(list.check("compact,").is_err());
         assert!(list.check("").is_err());
+        let only = Kind::Only("producer", "nothing is compressed anew");
+        assert_eq!(only.check("producer"), Ok(()));
+        assert_eq!(
+            only.check("gzip"),
+            Err("only `producer` is offered, because nothing is compressed anew".into())
+        );
+    }
+
+    #[test]
+    fn an_open_end_is_not_told_as_a_number() {
+        let kind = Kind::Double {
+            min: 1.0,
+            max: f64::MAX,
+        };
+        assert_eq!(
+            kind.check("none"),
+            Err("it must be a number, 1 or more".into())
+        );
     }
 }

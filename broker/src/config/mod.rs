@@ -1,8 +1,10 @@
 //! The broker's configuration: Kafka's `server.properties` keys read once at start into one immutable value.
 //!
-//! [`keys`] and [`topic_keys`] are the tables; [`BrokerConfig`] is what was set, checked; [`topic`] resolves what holds for a topic or, with
+//! [`keys`] and [`topic_keys`] are the tables, [`foreign`] that of Kafka's keys that do nothing here; [`BrokerConfig`] is what was set, checked; [`topic`] resolves what holds for a topic or, with
 //! dynamic changes, for the broker. Nothing here reads files or the environment: the caller hands in text.
 
+pub mod check;
+pub mod foreign;
 mod groups;
 pub mod keys;
 pub mod kind;
@@ -18,26 +20,86 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use foreign::Foreign;
 pub use listener::Listener;
 
 /// A value that cannot be used; ends the start, or refuses a change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("configuration key {key} cannot be `{value}`: allowed is {allowed}")]
+#[error("configuration key `{key}` cannot be {}: {reason}", shown(.value.as_deref()))]
 pub struct ConfigError {
     /// The key.
     pub key: String,
-    /// The value that was given.
-    pub value: String,
-    /// What may be given instead.
-    pub allowed: String,
+    /// The value that was given; none where any would be refused, or is nobody's business.
+    pub value: Option<String>,
+    /// Why not, in a clause that follows the value.
+    pub reason: String,
 }
 
 impl ConfigError {
-    fn new(key: &str, value: &str, allowed: impl Into<String>) -> Self {
+    pub(crate) fn new(key: &str, value: &str, reason: impl Into<String>) -> Self {
         Self {
             key: key.into(),
-            value: value.into(),
-            allowed: allowed.into(),
+            value: Some(value.into()),
+            reason: reason.into(),
+        }
+    }
+
+    /// For a key that nothing can be set to.
+    fn any(key: &str, reason: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            value: None,
+            reason: reason.into(),
+        }
+    }
+}
+
+fn shown(value: Option<&str>) -> String {
+    match value {
+        None => "set".into(),
+        Some("") => "empty".into(),
+        Some(value) => format!("`{value}`"),
+    }
+}
+
+/// Everything in a configuration that cannot be used; at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Key by key.
+    pub errors: Vec<ConfigError>,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let errors: Vec<String> = self.errors.iter().map(ConfigError::to_string).collect();
+        f.write_str(&errors.join("; "))
+    }
+}
+
+impl From<ConfigError> for Refused {
+    fn from(error: ConfigError) -> Self {
+        Self {
+            errors: vec![error],
+        }
+    }
+}
+
+/// Names that were set and do nothing, each once, in the order of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Ignored {
+    /// In no table: a slip of the pen, perhaps.
+    pub unknown: Vec<String>,
+    /// Kafka's keys that do nothing here, with the reason.
+    pub foreign: Vec<(String, &'static Foreign)>,
+}
+
+impl Ignored {
+    fn add(&mut self, name: String) {
+        match foreign::foreign(&name) {
+            Some(_) if self.foreign.iter().any(|(known, _)| *known == name) => {}
+            Some(key) => self.foreign.push((name, key)),
+            None if self.unknown.contains(&name) => {}
+            None => self.unknown.push(name),
         }
     }
 }
@@ -47,11 +109,13 @@ impl ConfigError {
 pub struct BrokerConfig {
     set: BTreeMap<String, String>,
     derived: BTreeMap<&'static str, String>,
-    unknown: Vec<String>,
+    ignored: Ignored,
     /// `node.id`.
     pub node_id: i32,
-    /// `listeners`: where to bind.
+    /// `listeners`: where to bind for clients.
     pub listeners: Vec<Listener>,
+    /// Those of `listeners` that are for other controllers; not bound.
+    pub controller_listeners: Vec<Listener>,
     /// `advertised.listeners`: what clients are told; the port is 0 until a listener on port 0 is bound.
     pub advertised: Vec<Listener>,
     /// `log.dirs`.
@@ -96,68 +160,79 @@ pub struct BrokerConfig {
 
 impl BrokerConfig {
     /// Checks the pairs of a file, then those of the command line, which win.
-    pub fn from_pairs(
-        pairs: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Self, ConfigError> {
+    ///
+    /// # Errors
+    /// Every value that cannot be used, as far as they can be found independently.
+    pub fn from_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Result<Self, Refused> {
         let mut set = BTreeMap::new();
-        let mut unknown = Vec::new();
-        let mut protection = BTreeMap::new();
+        let mut ignored = Ignored::default();
+        let mut harmful = BTreeMap::new();
+        let mut errors = Vec::new();
         for (name, value) in pairs {
+            let value = value.trim();
             if security::concerns(&name) {
-                match value.trim() {
-                    "" => protection.remove(&name),
-                    value => protection.insert(name, value.to_string()),
+                match value {
+                    "" => harmful.remove(&name),
+                    value => harmful.insert(name, value.to_string()),
                 };
                 continue;
             }
             let Some(key) = keys::broker(&name) else {
-                if !unknown.contains(&name) {
-                    unknown.push(name);
-                }
+                ignored.add(name);
                 continue;
             };
-            let value = value.trim();
             if value.is_empty() {
                 set.remove(&name);
                 if key.default.is_empty() || name != "http.listener" {
                     continue;
                 }
-            } else {
-                key.kind
-                    .check(value)
-                    .map_err(|allowed| ConfigError::new(&name, value, allowed))?;
+            } else if let Err(reason) = key.kind.check(value) {
+                errors.push(ConfigError::new(&name, value, reason));
+                continue;
             }
             set.insert(name, value.to_string());
         }
         let derived = derive(&set);
-        let config = Self::typed(set, derived, unknown)?;
-        security::check(&protection, &config.listeners)?;
-        Ok(config)
+        let config = Self::typed(set, derived, ignored);
+        let listeners = config.as_ref().map(|config| config.listeners.as_slice());
+        errors.extend(security::refused(&harmful, listeners.unwrap_or_default()));
+        match config {
+            Ok(config) if errors.is_empty() => Ok(config),
+            Ok(_) => Err(Refused { errors }),
+            Err(error) => {
+                errors.push(error);
+                Err(Refused { errors })
+            }
+        }
     }
 
     fn typed(
         set: BTreeMap<String, String>,
         derived: BTreeMap<&'static str, String>,
-        unknown: Vec<String>,
+        ignored: Ignored,
     ) -> Result<Self, ConfigError> {
         let view = View {
             set: &set,
             derived: &derived,
         };
         groups::check(&view)?;
-        let listeners = listener::parse_list("listeners", view.text("listeners"))?;
+        let text = view.text("listeners");
+        let (listeners, controller_listeners) = listener::divide(
+            listener::parse_list("listeners", text)?,
+            text,
+            view.text("controller.listener.names"),
+        )?;
         let advertised = match view.text("advertised.listeners") {
             "" => listener::advertised(&listeners),
-            text => listener::parse_list("advertised.listeners", text)?,
+            text => listener::told(&listeners, &controller_listeners, text)?,
         };
-        listener::check_advertised(&listeners, &advertised, view.text("advertised.listeners"))?;
         let http_listener = match view.text("http.listener") {
             "" => None,
             text => Some(text.parse().map_err(|_| {
                 ConfigError::new(
                     "http.listener",
                     text,
-                    "an address with a port, such as 127.0.0.1:9644, or nothing",
+                    "it must be an address with a port, such as 127.0.0.1:9644, or empty",
                 )
             })?),
         };
@@ -168,19 +243,14 @@ impl BrokerConfig {
             .collect();
         if log_dirs.is_empty() {
             let given = view.text("log.dirs");
-            return Err(ConfigError::new(
-                "log.dirs",
-                given,
-                "at least one directory",
-            ));
+            let reason = "it must name at least one directory";
+            return Err(ConfigError::new("log.dirs", given, reason));
         }
         for (at, directory) in log_dirs.iter().enumerate() {
             if log_dirs[..at].contains(directory) {
-                return Err(ConfigError::new(
-                    "log.dirs",
-                    view.text("log.dirs"),
-                    "directories that differ",
-                ));
+                let given = view.text("log.dirs");
+                let reason = format!("{} is there twice", directory.display());
+                return Err(ConfigError::new("log.dirs", given, reason));
             }
         }
         let roles = view.text("process.roles");
@@ -188,7 +258,7 @@ impl BrokerConfig {
             return Err(ConfigError::new(
                 "process.roles",
                 roles,
-                "broker,controller: every process is both for now",
+                "it must be broker,controller, because every process is both yet",
             ));
         }
         let journal_dir = Some(view.text("journal.dir"))
@@ -198,6 +268,7 @@ impl BrokerConfig {
         Ok(Self {
             node_id,
             listeners,
+            controller_listeners,
             advertised,
             log_dirs,
             journal_dir,
@@ -220,7 +291,7 @@ impl BrokerConfig {
             mailbox_slots: sized("shard.mailbox.slots"),
             set,
             derived,
-            unknown,
+            ignored,
         })
     }
 
@@ -243,9 +314,15 @@ impl BrokerConfig {
         self.set.contains_key(name)
     }
 
-    /// Names that were set but are in no table.
-    pub fn unknown_keys(&self) -> &[String] {
-        &self.unknown
+    /// Every key that was set, with its value, by name.
+    pub fn pairs_set(&self) -> impl Iterator<Item = (&str, &str)> {
+        let set = self.set.iter();
+        set.map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Names that were set and do nothing.
+    pub fn ignored(&self) -> &Ignored {
+        &self.ignored
     }
 }
 
@@ -323,7 +400,7 @@ mod tests {
     //! Kafka's precedence between keys, the defaults without any file, and what a wrong value is answered with.
     use super::*;
 
-    fn config(pairs: &[(&str, &str)]) -> Result<BrokerConfig, ConfigError> {
+    fn config(pairs: &[(&str, &str)]) -> Result<BrokerConfig, Refused> {
         BrokerConfig::from_pairs(pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())))
     }
 
@@ -364,16 +441,55 @@ mod tests {
         let error = config(&[("num.partitions", "many")]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "configuration key num.partitions cannot be `many`: allowed is an integer of at least 1"
+            "configuration key `num.partitions` cannot be `many`: it must be a whole number, 1 or more"
         );
+        let error = config(&[("log.dirs", ",")]).unwrap_err();
+        assert!(error.to_string().contains("cannot be `,`: it must name"));
         assert!(config(&[("listeners", "nonsense")]).is_err());
         assert!(config(&[("log.dirs", "a,a")]).is_err());
-        assert!(config(&[("log.dirs", ",")]).is_err());
     }
 
     #[test]
-    fn unknown_keys_are_kept_for_one_warning() {
-        let config = config(&[("zookeeper.connect", "x"), ("zookeeper.connect", "y")]).unwrap();
-        assert_eq!(config.unknown_keys(), ["zookeeper.connect"]);
+    fn all_that_is_wrong_is_told_at_once() {
+        let refused = config(&[
+            ("num.partitions", "0"),
+            ("sasl.enabled.mechanisms", "PLAIN"),
+            ("shards", "-1"),
+            ("listeners", "nonsense"),
+        ]);
+        let keys: Vec<String> = refused
+            .unwrap_err()
+            .errors
+            .into_iter()
+            .map(|error| error.key)
+            .collect();
+        assert_eq!(
+            keys,
+            [
+                "num.partitions",
+                "shards",
+                "sasl.enabled.mechanisms",
+                "listeners"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_does_nothing_is_known_by_name_or_unknown() {
+        let pairs = [
+            "num.io.threads",
+            "num.partition",
+            "num.io.threads",
+            "num.partition",
+        ];
+        let config = config(&pairs.map(|name| (name, "3"))).unwrap();
+        assert_eq!(config.ignored().unknown, ["num.partition"]);
+        let foreign: Vec<&str> = config
+            .ignored()
+            .foreign
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        assert_eq!(foreign, ["num.io.threads"]);
     }
 }

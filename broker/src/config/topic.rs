@@ -143,15 +143,11 @@ fn broker_levels(
 pub fn validate(overrides: &BTreeMap<String, String>) -> Result<(), ConfigError> {
     for (name, value) in overrides {
         let key = topic_keys::topic(name).ok_or_else(|| {
-            ConfigError::new(
-                name,
-                value,
-                "nothing: there is no topic configuration of this name",
-            )
+            ConfigError::new(name, value, "topics have no configuration of this name")
         })?;
         key.kind
             .check(value)
-            .map_err(|allowed| ConfigError::new(name, value, allowed))?;
+            .map_err(|reason| ConfigError::new(name, value, reason))?;
     }
     Ok(())
 }

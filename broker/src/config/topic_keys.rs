@@ -52,9 +52,12 @@ const INT_1: Kind = Kind::Int {
 };
 /// `cleanup.policy` values.
 pub const CLEANUP: Kind = Kind::ListOf(&["delete", "compact"]);
-/// `compression.type` values.
-pub const COMPRESSION: Kind =
-    Kind::OneOf(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]);
+/// `compression.type` values. Kafka compresses anew what comes in another codec than the one that is named; to take the name and not do it
+/// would deceive whoever counts on the size, or on a codec that all readers know.
+pub const COMPRESSION: Kind = Kind::Only(
+    "producer",
+    "batches are stored as producers compressed them",
+);
 /// `message.timestamp.type` values.
 pub const TIMESTAMP_TYPE: Kind = Kind::OneOf(&["CreateTime", "LogAppendTime"]);
 
@@ -92,7 +95,7 @@ use Importance::{High, Low, Medium};
 #[rustfmt::skip]
 pub const TOPIC: &[TopicKey] = &[
     key("cleanup.policy", CLEANUP, "log.cleanup.policy", Medium, "What happens to old records: `delete` removes segments by time and size, `compact` keeps the last value of every key, both together do both."),
-    key("compression.type", COMPRESSION, "compression.type", Medium, "`producer` keeps batches as they were sent, the only value that is acted on: batches are never re-encoded."),
+    key("compression.type", COMPRESSION, "compression.type", Medium, "Only `producer`, which keeps batches as they were sent: they are never compressed anew."),
     own("compression.gzip.level", Kind::Int { min: -1, max: 9 }, "-1", "Accepted; batches are stored as the producer compressed them."),
     own("compression.lz4.level", Kind::Int { min: 1, max: 17 }, "9", "Accepted; batches are stored as the producer compressed them."),
     own("compression.zstd.level", Kind::Int { min: -131_072, max: 22, }, "3", "Accepted; batches are stored as the producer compressed them."),
@@ -114,7 +117,7 @@ pub const TOPIC: &[TopicKey] = &[
     key("min.compaction.lag.ms", LONG_0, "log.cleaner.min.compaction.lag.ms", Medium, "A record stays uncompacted for at least so long."),
     key("min.insync.replicas", INT_1, "min.insync.replicas", Medium, "In-sync replicas that must have a record before acks=all is answered."),
     key("preallocate", Kind::Boolean, "log.preallocate", Medium, "Accepted; space is always reserved ahead of writing."),
-    own("remote.storage.enable", Kind::OneOf(&["false"]), "false", "Tiered storage is not offered."),
+    own("remote.storage.enable", Kind::Only("false", "tiered storage is not offered"), "false", "Tiered storage is not offered."),
     key("retention.bytes", LONG_M1, "log.retention.bytes", Medium, "Oldest segments go while the partition is larger than this; -1: no limit."),
     key("retention.ms", LONG_M1, "log.retention.ms", Medium, "Segments go when their newest record is older than this; -1: no limit."),
     key("segment.bytes", INT_1M, "log.segment.bytes", Medium, "A segment rolls before it exceeds this."),

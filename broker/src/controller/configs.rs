@@ -15,7 +15,7 @@ use super::{Controller, Decision, Refusal};
 use crate::config::keys::{self, Update};
 use crate::config::kind::Kind;
 use crate::config::topic::validate;
-use crate::config::{split_list, topic_keys};
+use crate::config::{ConfigError, split_list, topic_keys};
 
 /// Kafka's numbers for kinds of resources that have a configuration.
 pub const TOPIC: i8 = 2;
@@ -325,14 +325,17 @@ pub(super) fn check_topic_overrides(overrides: &Overrides) -> Result<(), Refusal
     overrides
         .keys()
         .try_for_each(|name| topic_kind(name).map(drop))?;
-    validate(overrides).map_err(|error| {
-        let (key, value) = (printable(&error.key), printable(&error.value));
-        let reason = format!(
-            "configuration key `{key}` cannot be `{value}`: allowed is {}",
-            error.allowed
-        );
-        Refusal::new(ErrorCode::INVALID_CONFIG, reason)
-    })
+    validate(overrides).map_err(invalid)
+}
+
+/// A value that cannot be used, as it is answered: what a client sent is cut to a length that can be shown.
+fn invalid(error: ConfigError) -> Refusal {
+    let shown = ConfigError {
+        key: printable(&error.key),
+        value: error.value.as_deref().map(printable),
+        reason: error.reason,
+    };
+    Refusal::new(ErrorCode::INVALID_CONFIG, shown.to_string())
 }
 
 fn topic_kind(name: &str) -> Result<Kind, Refusal> {
@@ -367,13 +370,8 @@ fn broker_kind(name: &str, operation: Operation) -> Result<Kind, Refusal> {
 }
 
 fn check_value(name: &str, kind: Kind, value: &str) -> Result<(), Refusal> {
-    kind.check(value).map_err(|allowed| {
-        let (name, value) = (printable(name), printable(value));
-        Refusal::new(
-            ErrorCode::INVALID_CONFIG,
-            format!("configuration key `{name}` cannot be `{value}`: allowed is {allowed}"),
-        )
-    })
+    kind.check(value)
+        .map_err(|reason| invalid(ConfigError::new(name, value, reason)))
 }
 
 fn operation(code: i8) -> Result<Operation, Refusal> {

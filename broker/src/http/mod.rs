@@ -1,4 +1,4 @@
-//! HTTP on the control thread: `/metrics`, `/health/live`, `/health/ready`.
+//! HTTP on the control thread: `/metrics`, `/health/live`, `/health/ready`, and `/`, which lists them.
 //!
 //! It reads counters that shards have written; a scrape asks each shard to bring its gauges up to date, then for the high watermarks that groups' lag is counted from, and
 //! never waits for one that does not answer.
@@ -29,6 +29,16 @@ use crate::shard::message::Request;
 /// How long a scrape waits for shards to update their gauges.
 const SNAPSHOT_WITHIN: Duration = Duration::from_millis(500);
 
+/// What `/` answers, for whoever finds the port.
+const PAGES: &str = concat!(
+    "ringlog ",
+    env!("CARGO_PKG_VERSION"),
+    ", a Kafka-compatible broker; Kafka clients connect to another port, its `listeners`\n\n",
+    "/metrics       metrics as Prometheus reads them\n",
+    "/health/live   200 while the process runs\n",
+    "/health/ready  200 while clients are served, else 503\n",
+);
+
 /// What the pages read.
 #[derive(Clone)]
 pub struct Pages {
@@ -44,9 +54,16 @@ pub struct Pages {
 /// When the socket cannot be listened on any longer.
 pub async fn serve(listener: tokio::net::TcpListener, pages: Pages) -> std::io::Result<()> {
     let router = Router::new()
+        .route("/", get(|| async { PAGES }))
         .route("/metrics", get(metrics))
         .route("/health/live", get(|| async { "live\n" }))
         .route("/health/ready", get(ready))
+        .fallback(|| async {
+            (
+                StatusCode::NOT_FOUND,
+                "no such page; / lists what there is\n",
+            )
+        })
         .layer(map_response(last_of_its_connection))
         .with_state(pages);
     axum::serve(Bounded::new(listener), router).await

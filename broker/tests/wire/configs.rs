@@ -1,6 +1,9 @@
 //! Configuration in every version that is offered: set, laid over each other, described and kept, or refused with a reason.
 
 use ringlog_net::messages::alter_configs::{self, AlterConfigsRequest};
+use ringlog_net::messages::create_topics::{
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
+};
 use ringlog_net::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
 };
@@ -245,6 +248,43 @@ fn configuration_is_changed_described_and_kept() {
         ask!(client, ListConfigResources, request, 1).error_code,
         ErrorCode::UNSUPPORTED_VERSION
     );
+}
+
+#[test]
+fn a_compression_that_would_not_be_done_is_refused() {
+    const KEY: &str = "compression.type";
+    let broker = Broker::start(&[]);
+    let mut client = broker.connect();
+    client.create_topic("t", 1, &[(KEY, "producer")]);
+    for value in ["gzip", "zstd", "uncompressed"] {
+        let config = CreatableTopicConfig {
+            name: Str::from(KEY),
+            value: Some(Str::from(value)),
+        };
+        let topic = CreatableTopic {
+            name: Str::from(value),
+            num_partitions: 1,
+            replication_factor: 1,
+            configs: vec![config],
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest {
+            topics: vec![topic],
+            ..Default::default()
+        };
+        let created = &ask!(client, CreateTopics, request, 7).topics[0];
+        assert_eq!(created.error_code, ErrorCode::INVALID_CONFIG);
+        let reason = created.error_message.as_deref().unwrap_or_default();
+        assert!(reason.contains("only `producer`"), "{reason}");
+        for (kind, name) in [(TOPIC, "t"), (BROKER, ""), (BROKER, "1")] {
+            let code = set(&mut client, kind, name, KEY, 0, Some(value), 1);
+            assert_eq!(code, ErrorCode::INVALID_CONFIG, "{kind} {name} {value}");
+        }
+    }
+    for (kind, name) in [(TOPIC, "t"), (BROKER, ""), (BROKER, "1")] {
+        let code = set(&mut client, kind, name, KEY, 0, Some("producer"), 1);
+        assert_eq!(code, ErrorCode::NONE);
+    }
 }
 
 #[test]

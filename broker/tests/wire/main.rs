@@ -12,6 +12,8 @@ mod durability;
 mod fetch;
 mod groups;
 mod hostile;
+mod http;
+mod listeners;
 mod long_poll;
 mod markers;
 mod memory;
