@@ -4,7 +4,6 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 
 use ringlog_net::messages::describe_cluster::DescribeClusterRequest;
-use ringlog_net::messages::metadata::MetadataRequest;
 use ringlog_net::request::{Request, Response};
 
 use crate::support::Broker;
@@ -24,7 +23,7 @@ fn a_listener_for_controllers_serves_no_clients() {
     ]);
     let mut client = broker.connect();
     let own = i32::from(broker.address.port());
-    let request = Request::Metadata(Box::new(MetadataRequest::default()));
+    let request = Request::Metadata(Box::default());
     let Response::Metadata(metadata) = client.call(request, 12) else {
         panic!("another response")
     };
