@@ -7,12 +7,15 @@ from member import AUTO_COMMIT_MS, HEARTBEAT_MS, METADATA_MAX_AGE_MS, POLL_SECON
 from protocol import BOOTSTRAP, ClientError
 
 NOTHING_TO_COMMIT = confluent_kafka.KafkaError._NO_OFFSET
+HIDDEN = {"fenced": 82, "instance id is still used": 111}
 
 
 def member_error(error):
     """A fatal error hides the broker's code, and shows it only in its text."""
-    if error.code() == confluent_kafka.KafkaError._FATAL and "fenced" in error.str().lower():
-        return ClientError(82, error.str())
+    if error.code() == confluent_kafka.KafkaError._FATAL:
+        for words, code in HIDDEN.items():
+            if words in error.str().lower():
+                return ClientError(code, error.str())
     return client_error(error)
 
 

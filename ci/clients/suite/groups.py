@@ -2,7 +2,7 @@
 import time
 
 from suite.checks import equal, refused
-from suite.group_tools import group_described
+from suite.members import SESSION_TIMEOUT_MS
 
 CHECKS = []
 
@@ -122,9 +122,9 @@ for assignor in ("range", "roundrobin", "sticky", "cooperative-sticky"):
 
 
 @check("a killed member is replaced")
-def killed(session):
+def killed(session, protocol="classic"):
     topic, group = session.topic(4), session.name()
-    first, second = session.member(group, [topic]), session.member(group, [topic])
+    first, second = session.member(group, [topic], protocol=protocol), session.member(group, [topic], protocol=protocol)
     session.until_share([topic], [first, second])
     session.write(topic, 5)
     session.until_read([first, second], session.since(topic, 0))
@@ -140,9 +140,9 @@ def killed(session):
 
 
 @check("a member that was suspended past its session is replaced, and comes back")
-def suspended(session):
+def suspended(session, protocol="classic"):
     topic, group = session.topic(4), session.name()
-    first, second = session.member(group, [topic]), session.member(group, [topic])
+    first, second = session.member(group, [topic], protocol=protocol), session.member(group, [topic], protocol=protocol)
     session.until_share([topic], [first, second])
     session.write(topic, 5)
     session.until_read([first, second], session.since(topic, 0))
@@ -169,9 +169,9 @@ def suspended(session):
 
 
 @check("a paused partition waits, its member stays", lambda family: family.pauses)
-def paused(session):
+def paused(session, protocol="classic", session_seconds=SESSION_TIMEOUT_MS / 1000):
     topic, group = session.topic(2), session.name()
-    member = session.member(group, [topic])
+    member = session.member(group, [topic], protocol=protocol)
     session.write(topic, 3)
     session.until_read([member], session.since(topic, 0))
     assignments = member.assignments
@@ -179,7 +179,7 @@ def paused(session):
     time.sleep(0.7)  # a fetch may be under way
     session.write(topic, 3)
     session.until_read([member], {(topic, 0): session.written[topic, 0][:3], (topic, 1): session.written[topic, 1]})
-    time.sleep(7)  # longer than a session may be silent
+    time.sleep(session_seconds + 1)  # longer than a session may be silent
     session.until_read([member], {(topic, 0): session.written[topic, 0][:3], (topic, 1): session.written[topic, 1]})
     member.driver.call("resume", topic=topic, partition=0)
     session.until_read([member], session.since(topic, 0))
@@ -269,32 +269,6 @@ def inconsistent(session):
     session.until("it is told INCONSISTENT_GROUP_PROTOCOL (23)", lambda: any(code == 23 for code, _ in second.errors), [first, second])
     equal(first.look().assigned, {(topic, 0), (topic, 1)}, "partitions of the member that was there")
     second.kill()
-
-
-def share_by_new_protocol(session):
-    """KIP-848: the broker assigns; a member that joins or leaves takes from the others only what it gets."""
-    topic, group = session.topic(4), session.name()
-    session.write(topic, 5)
-    first = session.member(group, [topic], protocol="consumer")
-    session.until_read([first], session.since(topic, 0))
-    first.commit()
-    session.until_committed(group, {(topic, partition): 5 for partition in range(4)})
-    second = session.member(group, [topic], protocol="consumer")
-    session.until_share([topic], [first, second])
-    equal(len(first.assigned), 2, "partitions of the first member")
-    equal(first.revoked, second.assigned, "partitions taken from the first member")
-    first.forget()
-    session.write(topic, 5)
-    session.until_read([first, second], session.since(topic, 5))
-    for member in (first, second):
-        member.commit()
-    session.until_committed(group, {(topic, partition): 10 for partition in range(4)})
-    group_described(session, group)
-    second.leave()
-    session.until_share([topic], [first])
-    first.forget()
-    session.write(topic, 5)
-    session.until_read([first], session.since(topic, 10))
 
 
 def commit_of_strangers(session):
