@@ -111,6 +111,7 @@ fn form(coordinator: &mut GroupCoordinator, index: u64) {
     coordinator.join_group(
         &caller(GROUPS + index, 0),
         request,
+        &NoTopics,
         &mut Commands::default(),
     );
     let later = caller(0, 5_000);

@@ -94,7 +94,7 @@ impl Machine for GroupCoordinator {
 
     fn on_timeout(&mut self, now: Now, shard: &Shard, output: &mut Output<Self>) {
         let image = shard.local_image();
-        self.on_timeout(now, &Topics(&image), &mut output.commands);
+        self.on_timeout(now, &Topics::all(&image), &mut output.commands);
     }
 
     fn next_deadline(&self) -> Option<u64> {

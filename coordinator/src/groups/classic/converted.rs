@@ -10,6 +10,7 @@ use crate::{Caller, Now, Record};
 
 impl ClassicGroup {
     /// A stable group of these members. None if they have no protocol in common.
+    #[expect(clippy::vec_box, reason = "the group holds them boxed")]
     pub(crate) fn of_members(
         id: &Str,
         generation: i32,

@@ -32,7 +32,7 @@ pub(crate) struct HeldConsumerGroup {
     /// Ends when the first of the group's own timers does.
     pub(crate) timer: Option<TimerHandle>,
     /// The news of topics that it has been told.
-    heard: u64,
+    pub(super) heard: u64,
 }
 
 impl HeldConsumerGroup {
