@@ -2,6 +2,7 @@
 //!
 //! Measured as the memory of the process that is resident, which counts what the allocator adds. This test is alone in its process.
 
+use ringlog_coordinator::groups::consumer::TopicView;
 use ringlog_coordinator::groups::{GroupConfig, GroupCoordinator, GroupReply};
 use ringlog_coordinator::{Caller, Commands, Now, Token};
 use ringlog_net::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
@@ -14,6 +15,27 @@ use ringlog_net::{Bytes, Str, Uuid};
 const GROUPS: u64 = 20_000;
 const IDLE_GROUP_BYTES_MAX: u64 = 2_048;
 const PAGE_BYTES: u64 = 4_096;
+
+/// A cluster without topics.
+struct NoTopics;
+
+impl TopicView for NoTopics {
+    fn topic_by_name(&self, _: &str) -> Option<(Uuid, i32)> {
+        None
+    }
+
+    fn topic_name(&self, _: &Uuid) -> Option<Str> {
+        None
+    }
+
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        Box::new(std::iter::empty())
+    }
+
+    fn version(&self) -> u64 {
+        0
+    }
+}
 
 fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
@@ -83,17 +105,18 @@ fn form(coordinator: &mut GroupCoordinator, index: u64) {
         ..JoinGroupRequest::default()
     };
     let mut out = Commands::default();
-    coordinator.join_group(&caller(index, 0), request.clone(), &mut out);
+    coordinator.join_group(&caller(index, 0), request.clone(), &NoTopics, &mut out);
     request.member_id = member_id(&out);
     let id = request.member_id.clone();
     coordinator.join_group(
         &caller(GROUPS + index, 0),
         request,
+        &NoTopics,
         &mut Commands::default(),
     );
     let later = caller(0, 5_000);
     let mut out = Commands::default();
-    coordinator.on_timeout(later.now, &mut out);
+    coordinator.on_timeout(later.now, &NoTopics, &mut out);
     let request = SyncGroupRequest {
         group_id: group(index),
         generation_id: 1,
@@ -104,7 +127,7 @@ fn form(coordinator: &mut GroupCoordinator, index: u64) {
         }],
         ..SyncGroupRequest::default()
     };
-    coordinator.sync_group(&later, request, &mut Commands::default());
+    coordinator.sync_group(&later, request, &NoTopics, &mut Commands::default());
     commit(coordinator, index, id, 1);
 }
 

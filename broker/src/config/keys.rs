@@ -171,7 +171,7 @@ pub const BROKER: &[Key] = &[
     key("group.consumer.max.heartbeat.interval.ms", INT_1, "15000", ReadOnly, Medium, "Most of `group.consumer.heartbeat.interval.ms`."),
     key("group.consumer.max.session.timeout.ms", INT_1, "60000", ReadOnly, Medium, "Most of `group.consumer.session.timeout.ms`."),
     key("group.consumer.max.size", INT_1, "2147483647", ReadOnly, Medium, "Most members of a consumer group."),
-    key("group.consumer.migration.policy", Kind::OneOf(&["bidirectional", "upgrade", "downgrade", "disabled"]), "disabled", ReadOnly, Medium, "Which way a group with members may change between the classic and the consumer protocol. Only `disabled` is acted on: a group changes when it is empty."),
+    key("group.consumer.migration.policy", Kind::OneOf(&["bidirectional", "upgrade", "downgrade", "disabled"]), "bidirectional", ReadOnly, Medium, "Which way a group with members may change between the classic and the consumer protocol; one without members always may."),
     key("group.consumer.min.heartbeat.interval.ms", INT_1, "5000", ReadOnly, Medium, "Least of `group.consumer.heartbeat.interval.ms`."),
     key("group.consumer.min.session.timeout.ms", INT_1, "45000", ReadOnly, Medium, "Least of `group.consumer.session.timeout.ms`."),
     key("group.consumer.regex.refresh.interval.ms", INT_1, "600000", ReadOnly, Low, "How often subscriptions by regular expression are looked at even if no topic is known to have changed."),

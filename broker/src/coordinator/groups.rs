@@ -92,8 +92,9 @@ impl Machine for GroupCoordinator {
         self.loaded(now, &mut output.commands);
     }
 
-    fn on_timeout(&mut self, now: Now, output: &mut Output<Self>) {
-        self.on_timeout(now, &mut output.commands);
+    fn on_timeout(&mut self, now: Now, shard: &Shard, output: &mut Output<Self>) {
+        let image = shard.local_image();
+        self.on_timeout(now, &Topics::all(&image), &mut output.commands);
     }
 
     fn next_deadline(&self) -> Option<u64> {

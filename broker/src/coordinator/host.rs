@@ -579,7 +579,7 @@ impl<M: Machine> Host<M> {
                 }
                 Some(_) => {
                     let step = async {
-                        self.happen(|machine, now, output| machine.on_timeout(now, output))
+                        self.happen(|machine, now, output| machine.on_timeout(now, &shard, output))
                     };
                     shard.measured(step).await;
                     // What is left is due at once, but not before most of what the steps so far have brought about is written.

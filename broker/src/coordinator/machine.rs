@@ -6,6 +6,7 @@ use bytes::Bytes;
 use ringlog_coordinator::{Commands, Now};
 
 use super::host::Host;
+use crate::shard::Shard;
 
 /// An entry of the log, as it is read back.
 #[derive(Clone, Debug)]
@@ -71,7 +72,7 @@ pub trait Machine: Sized + 'static {
     fn loaded(&mut self, now: Now, output: &mut Output<Self>);
 
     /// Time has come to the deadline.
-    fn on_timeout(&mut self, now: Now, output: &mut Output<Self>);
+    fn on_timeout(&mut self, now: Now, shard: &Shard, output: &mut Output<Self>);
 
     /// When [`Self::on_timeout`] is wanted next, in ms of the monotonic clock.
     fn next_deadline(&self) -> Option<u64>;

@@ -57,7 +57,7 @@ impl Machine for TransactionCoordinator {
         with(output, |commands| self.loaded(now, commands));
     }
 
-    fn on_timeout(&mut self, now: Now, output: &mut Output<Self>) {
+    fn on_timeout(&mut self, now: Now, _: &Shard, output: &mut Output<Self>) {
         with(output, |commands| self.on_timeout(now, commands));
     }
 

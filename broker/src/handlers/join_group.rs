@@ -23,8 +23,8 @@ pub async fn handle(context: &RequestContext, request: JoinGroupRequest) -> Join
         return refused(error);
     }
     let group_id = request.group_id.detached();
-    let asked = context.ask_group(&group_id, move |machine, caller, output| {
-        machine.join_group(caller, request, output);
+    let asked = context.ask_group_about(&group_id, move |machine, caller, topics, output| {
+        machine.join_group(caller, request, topics, output);
     });
     match asked.await {
         Ok(GroupReply::JoinGroup(response)) => response,

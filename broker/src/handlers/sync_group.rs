@@ -17,8 +17,8 @@ pub async fn handle(context: &RequestContext, request: SyncGroupRequest) -> Sync
         return refused(error);
     }
     let group_id = request.group_id.detached();
-    let asked = context.ask_group(&group_id, move |machine, caller, output| {
-        machine.sync_group(caller, request, output);
+    let asked = context.ask_group_about(&group_id, move |machine, caller, topics, output| {
+        machine.sync_group(caller, request, topics, output);
     });
     match asked.await {
         Ok(GroupReply::SyncGroup(response)) => response,

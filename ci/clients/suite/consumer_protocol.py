@@ -3,7 +3,9 @@
 How long a member may be silent is the broker's to say: `run` sets it, and a broker that was started elsewhere needs the same (`run --settings`)."""
 from suite import groups
 from suite.checks import equal
-from suite.group_tools import group_described
+from suite.driver import KafkaError
+from suite.group_tools import Tool, group_described
+from suite.tools import contains
 
 PROTOCOL = "consumer"
 UNRELEASED_INSTANCE_ID = 111
@@ -93,3 +95,53 @@ def static(session):
     again.commit()
     again.kill()
     session.until_share([topic], [first])
+
+
+def change_protocol(session, assignor):
+    """KIP-848's online migration: a group goes over to the other protocol one member after the other while records are written, and back again."""
+    topic, group = session.topic(6), session.name()
+    tool, everybody = Tool(session), []
+
+    def member(protocol):
+        everybody.append(session.member(group, [topic], protocol=protocol, assignor=assignor))
+        return everybody[-1]
+
+    def read_and_commit(members):
+        """Everything that was written is read by somebody. Twice is allowed: who is told late that its generation is over could not commit."""
+        def all_read():
+            return all({one for member in everybody for one in member.records.get(where, [])} == set(values) for where, values in session.written.items())
+
+        def committed():
+            """A partition may just have gone over to a member that has not read it yet, and who is told to join again cannot commit."""
+            try:
+                for one in members:
+                    one.driver.call("commit", how="sync", offsets=None)
+            except KafkaError:
+                return False
+            return all(session.committed(group, *where) == len(values) for where, values in session.written.items())
+        session.until("everything is read and committed", lambda: all_read() and committed(), members)
+
+    members = [member("classic") for _ in range(3)]
+    session.write(topic, 5)
+    session.until_share([topic], members)
+    read_and_commit(members)
+    for protocol, others in (("consumer", "classic"), ("classic", "consumer")):
+        contains(tool("--list", "--type", others), group)
+        for at in range(3):
+            members[at].leave()
+            session.write(topic, 4)
+            members[at] = member(protocol)
+            session.write(topic, 4)
+            session.until_share([topic], members)
+            read_and_commit(members)
+    contains(tool("--list", "--type", "classic"), group)
+
+
+@check("a group of range goes over to it member by member, and back")
+def change_range(session):
+    change_protocol(session, "range")
+
+
+@check("a group of cooperative-sticky goes over to it member by member, and back")
+def change_cooperative(session):
+    change_protocol(session, "cooperative-sticky")

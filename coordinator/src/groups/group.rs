@@ -94,6 +94,17 @@ impl Group {
         }
     }
 
+    /// The memory of one member; none if it is not there.
+    pub(crate) fn bytes_of_member(&self, id: &str) -> usize {
+        let bytes = match &self.kind {
+            GroupKind::Classic(group) => group.members().get(id).map(|member| member.bytes()),
+            GroupKind::Consumer(held) => {
+                held.group.member(id).map(|member| member.metadata.bytes())
+            }
+        };
+        bytes.unwrap_or(0)
+    }
+
     /// Whether there are no members, and none expected.
     pub(crate) fn is_deserted(&self) -> bool {
         match &self.kind {

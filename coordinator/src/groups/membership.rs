@@ -9,6 +9,7 @@ use ringlog_net::messages::leave_group::{
 use ringlog_net::messages::sync_group::SyncGroupRequest;
 
 use super::classic::ClassicGroup;
+use super::consumer::TopicView;
 use super::context::{Context, join_error, sync_error};
 use super::group::Group;
 use super::reply::GroupReply;
@@ -24,9 +25,13 @@ impl GroupCoordinator {
         &mut self,
         caller: &Caller,
         request: JoinGroupRequest,
+        topics: &dyn TopicView,
         out: &mut Commands<GroupReply>,
     ) {
         let checked = self.check_join(caller, &request);
+        if checked.is_ok() && self.join_consumer_group(caller, &request, topics, out) {
+            return;
+        }
         let is_downgraded =
             checked.is_ok() && self.downgrade_empty(&request.group_id, caller.now, out);
         let refusal = match checked {
@@ -115,10 +120,7 @@ impl GroupCoordinator {
         }
         // Who is in already stays in, as long as it does not grow.
         let group = self.groups.get(&request.group_id);
-        let member = group
-            .and_then(|group| group.as_classic())
-            .and_then(|group| group.members().get(&request.member_id));
-        let bytes_before = member.map_or(0, |member| member.bytes());
+        let bytes_before = group.map_or(0, |group| group.bytes_of_member(&request.member_id));
         if self.member_bytes + bytes > config.members_bytes_max && bytes > bytes_before {
             return Err(ErrorCode::GROUP_MAX_SIZE_REACHED);
         }
@@ -130,10 +132,15 @@ impl GroupCoordinator {
         &mut self,
         caller: &Caller,
         request: SyncGroupRequest,
+        topics: &dyn TopicView,
         out: &mut Commands<GroupReply>,
     ) {
         if request.group_id.is_empty() {
             out.reply(caller.token, sync_error(ErrorCode::INVALID_GROUP_ID));
+            return;
+        }
+        if let Some(synced) = self.sync_consumer_group(&request, topics, caller.now) {
+            out.reply(caller.token, synced.unwrap_or_else(sync_error));
             return;
         }
         let handled = self.with_classic(&request.group_id, caller.now, out, |group, context| {
@@ -149,19 +156,23 @@ impl GroupCoordinator {
         &mut self,
         caller: &Caller,
         request: HeartbeatRequest,
+        topics: &dyn TopicView,
         out: &mut Commands<GroupReply>,
     ) {
         let error_code = if request.group_id.is_empty() {
             ErrorCode::INVALID_GROUP_ID
         } else {
-            let handled =
-                self.with_classic(&request.group_id, caller.now, out, |group, context| {
-                    group.heartbeat(
-                        &request.member_id,
-                        request.group_instance_id.as_ref(),
-                        request.generation_id,
-                        context,
-                    )
+            let handled = self
+                .heartbeat_consumer_group(&request, topics, caller.now, out)
+                .or_else(|| {
+                    self.with_classic(&request.group_id, caller.now, out, |group, context| {
+                        group.heartbeat(
+                            &request.member_id,
+                            request.group_instance_id.as_ref(),
+                            request.generation_id,
+                            context,
+                        )
+                    })
                 });
             match handled {
                 Some(Ok(())) => ErrorCode::NONE,
@@ -181,6 +192,7 @@ impl GroupCoordinator {
         &mut self,
         caller: &Caller,
         request: LeaveGroupRequest,
+        topics: &dyn TopicView,
         out: &mut Commands<GroupReply>,
     ) {
         if request.group_id.is_empty() {
@@ -201,7 +213,7 @@ impl GroupCoordinator {
             }]
         };
         let members = self
-            .leave_consumer_group(&request.group_id, &leaving, out)
+            .leave_consumer_group(&request.group_id, &leaving, topics, caller.now, out)
             .or_else(|| {
                 self.with_classic(&request.group_id, caller.now, out, |group, context| {
                     group.leave(&leaving, context)

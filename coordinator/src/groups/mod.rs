@@ -21,6 +21,7 @@ mod group;
 mod list;
 mod load;
 mod membership;
+mod migration;
 mod offsets;
 mod reply;
 mod stored;
@@ -36,7 +37,7 @@ use ringlog_net::Str;
 
 use self::classic::ClassicGroup;
 pub use self::config::GroupConfig;
-use self::consumer::ConsumerGroupConfig;
+use self::consumer::{ConsumerGroupConfig, TopicView};
 use self::consumers::News;
 use self::context::Context;
 use self::group::{Group, GroupKind};
@@ -112,7 +113,7 @@ impl GroupCoordinator {
     }
 
     /// Carries out what is due. What one call leaves is due at once: see [`next_deadline`](Self::next_deadline).
-    pub fn on_timeout(&mut self, now: Now, out: &mut Commands<GroupReply>) {
+    pub fn on_timeout(&mut self, now: Now, topics: &dyn TopicView, out: &mut Commands<GroupReply>) {
         for _ in 0..TIMEOUTS_PER_CALL_MAX {
             if context::bytes_of(&out.records) > self.config.batch_bytes_max / 2 {
                 break;
@@ -136,7 +137,7 @@ impl GroupCoordinator {
                         group.on_sync_timeout(context);
                     });
                 }
-                TimerKey::Consumer(group) => self.on_consumer_timeout(&group, now, out),
+                TimerKey::Consumer(group) => self.on_consumer_timeout(&group, topics, now, out),
                 TimerKey::Work => {
                     self.go_on_working(now, out);
                     break;

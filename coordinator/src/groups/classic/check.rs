@@ -37,10 +37,6 @@ impl Durable {
 }
 
 impl ClassicGroup {
-    pub(crate) fn generation(&self) -> i32 {
-        self.generation
-    }
-
     /// The group as it is stored, if it is in a state that is.
     pub(crate) fn durable(&self) -> Option<Durable> {
         if !matches!(self.state, State::Empty | State::Stable) {

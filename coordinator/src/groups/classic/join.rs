@@ -15,19 +15,19 @@ use crate::groups::context::{Context, Waiting, join_error, protocol_name};
 use crate::groups::timers::TimerKey;
 
 /// From this version on a member must come back with the id it was given, so that lost answers leave no dead members (KIP-394).
-const FIRST_WITH_KNOWN_MEMBER_ID: i16 = 4;
+pub(crate) const FIRST_WITH_KNOWN_MEMBER_ID: i16 = 4;
 /// From this version on a leader can be told that its group needs no assignment (KIP-814).
-const FIRST_WITH_SKIP_ASSIGNMENT: i16 = 9;
+pub(super) const FIRST_WITH_SKIP_ASSIGNMENT: i16 = 9;
 
 /// What a JoinGroup offers, in memory of its own.
-struct Offer {
-    protocols: Box<[Protocol]>,
-    rebalance_timeout_ms: i32,
-    session_timeout_ms: i32,
+pub(crate) struct Offer {
+    pub(crate) protocols: Box<[Protocol]>,
+    pub(crate) rebalance_timeout_ms: i32,
+    pub(crate) session_timeout_ms: i32,
 }
 
 impl Offer {
-    fn new(version: i16, request: &JoinGroupRequest) -> Self {
+    pub(crate) fn new(version: i16, request: &JoinGroupRequest) -> Self {
         Self {
             protocols: protocols(&request.protocols),
             // The first version knew one timeout for both.
@@ -249,14 +249,8 @@ impl ClassicGroup {
         if self.state == State::Stable && self.select_protocol() == self.protocol_name {
             // Nothing changes for the others. The new id is written down before it is given out.
             if self.store(context) {
-                let mut reply = self.joined_reply(new_id.clone(), caller.version);
-                if caller.version >= FIRST_WITH_SKIP_ASSIGNMENT {
-                    reply.skip_assignment = self.is_leader(&new_id);
-                } else {
-                    // It must not assign anew, so it must not learn that it leads.
-                    reply.leader = leader_before.unwrap_or_default();
-                    reply.members = Vec::new();
-                }
+                let leader_before = leader_before.unwrap_or_default();
+                let reply = self.replaced_reply(&new_id, leader_before, caller.version);
                 context.out.reply(caller.token, reply);
                 return;
             }

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod check;
+mod converted;
 mod join;
 mod leave;
 mod member;
@@ -20,6 +21,7 @@ use ringlog_net::{ErrorCode, Str};
 
 #[cfg(test)]
 pub(crate) use self::check::Durable;
+pub(crate) use self::join::{FIRST_WITH_KNOWN_MEMBER_ID, Offer};
 pub(crate) use self::member::{Member, Members, Protocol};
 pub(crate) use self::subscription::Subscription;
 use super::context::{Context, Waiting, join_error, sync_error};
@@ -126,6 +128,10 @@ impl ClassicGroup {
 
     pub(crate) fn id(&self) -> &Str {
         &self.id
+    }
+
+    pub(crate) fn generation(&self) -> i32 {
+        self.generation
     }
 
     pub(crate) fn state(&self) -> State {
@@ -299,7 +305,7 @@ impl ClassicGroup {
     }
 
     /// The protocol that all members know and most of them prefer.
-    fn select_protocol(&self) -> Option<Str> {
+    pub(crate) fn select_protocol(&self) -> Option<Str> {
         let mut ballots: Vec<(&Str, usize)> = self
             .votes
             .iter()

@@ -223,14 +223,15 @@ impl ClassicGroup {
         }
     }
 
-    /// A group that was loaded: everybody gets a whole session timeout; one above the limit is rebalanced, so that it shrinks.
+    /// A group that was loaded, or made of another: everybody gets a whole session timeout; one above the limit is rebalanced, so that it shrinks, and so is one
+    /// without a leader.
     pub(crate) fn on_loaded(&mut self, context: &mut Context<'_>) {
         for member in self.members.iter_mut() {
             let timeout_ms = member.session_timeout_ms;
             restart_session(&self.id, member, timeout_ms, context);
         }
         let size_max = usize::try_from(context.config.max_size).unwrap_or(0);
-        if self.members.len() > size_max {
+        if self.members.len() > size_max || (!self.members.is_empty() && self.leader.is_none()) {
             self.prepare_rebalance(context);
         }
     }

@@ -30,7 +30,7 @@ impl ClassicGroup {
         }
     }
 
-    fn to_value(&self) -> GroupMetadataValue {
+    pub(super) fn to_value(&self) -> GroupMetadataValue {
         let protocol = self.protocol_name.as_ref();
         GroupMetadataValue {
             protocol_type: self.protocol_type.clone().unwrap_or_default(),
@@ -91,10 +91,12 @@ impl ClassicGroup {
         if !group.members.is_empty() {
             group.state = State::Stable;
         }
-        let leader = group.leader.as_ref();
-        if leader.is_none_or(|leader| !group.members.contains(leader)) {
-            group.leader = group.members.iter().next().map(|member| member.id.clone());
-        }
+        // Of a group that was a consumer group and is to be rebalanced none is written.
+        let leader = value.leader.as_ref();
+        group.leader = leader
+            .filter(|leader| group.members.contains(leader))
+            .or_else(|| leader.and(group.members.iter().next().map(|member| &member.id)))
+            .map(Str::detached);
         Ok(group)
     }
 }

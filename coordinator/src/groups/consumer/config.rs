@@ -13,7 +13,7 @@ pub struct ConsumerGroupConfig {
     pub max_size: i32,
     /// `group.consumer.assignors`, the default first.
     pub assignors: Vec<Assignor>,
-    /// `group.consumer.migration.policy`. Groups with members are not converted here, whatever it says: every policy is `disabled` for now.
+    /// `group.consumer.migration.policy`.
     pub migration_policy: MigrationPolicy,
     /// `group.consumer.assignment.interval.ms`: assignments are made at most so often (KIP-1263); 0 is at once.
     pub assignment_interval_ms: i32,

@@ -44,6 +44,10 @@ pub struct ConsumerGroup {
     pub(super) named_topics: BTreeMap<Str, usize>,
     /// Derived: how many members subscribe to each expression.
     pub(super) expression_members: BTreeMap<Str, usize>,
+    /// Derived: how many members speak the classic protocol.
+    pub(super) classic_count: usize,
+    /// Derived: how many of these know each of the protocols that they offer.
+    pub(super) classic_protocols: BTreeMap<Str, usize>,
     /// Derived: the memory of members, in bytes.
     bytes: usize,
     /// Derived, as far as they were needed.
@@ -106,6 +110,8 @@ impl ConsumerGroup {
             owners: HashMap::new(),
             named_topics: BTreeMap::new(),
             expression_members: BTreeMap::new(),
+            classic_count: 0,
+            classic_protocols: BTreeMap::new(),
             bytes: 0,
             compiled: HashMap::new(),
             timers: Timers::default(),
@@ -126,6 +132,11 @@ impl ConsumerGroup {
         self.epoch
     }
 
+    /// The epoch that the target was made for.
+    pub fn target_epoch(&self) -> i32 {
+        self.target_epoch
+    }
+
     /// The members, by id.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.members.values()
@@ -139,6 +150,11 @@ impl ConsumerGroup {
     /// How many members there are.
     pub fn member_count(&self) -> usize {
         self.members.len()
+    }
+
+    /// How many of the members speak the classic protocol.
+    pub fn classic_count(&self) -> usize {
+        self.classic_count
     }
 
     /// Whether there is no member.
@@ -227,7 +243,7 @@ impl ConsumerGroup {
     }
 
     /// Makes a change, and the record of it.
-    pub(super) fn change(&mut self, change: Change, records: &mut Vec<Record>) {
+    pub(in crate::groups) fn change(&mut self, change: Change, records: &mut Vec<Record>) {
         records.push(change.record(&self.id));
         self.replay(change);
     }
@@ -289,6 +305,12 @@ impl ConsumerGroup {
         if let Some(instance_id) = &metadata.instance_id {
             self.static_members.insert(instance_id.clone(), id.clone());
         }
+        if let Some(classic) = &metadata.classic {
+            self.classic_count += 1;
+            for (protocol, _) in &classic.protocols {
+                *self.classic_protocols.entry(protocol.clone()).or_default() += 1;
+            }
+        }
         self.member_mut(id).metadata = metadata;
     }
 
@@ -307,6 +329,12 @@ impl ConsumerGroup {
         }
         if let Some(regex) = &old.topic_regex {
             uncount(&mut self.expression_members, regex);
+        }
+        if let Some(classic) = &old.classic {
+            self.classic_count -= 1;
+            for (protocol, _) in &classic.protocols {
+                uncount(&mut self.classic_protocols, protocol);
+            }
         }
         if let Some(instance_id) = &old.instance_id
             && self.static_members.get(instance_id) == Some(id)
@@ -380,7 +408,7 @@ impl ConsumerGroup {
         }
     }
 
-    fn start_timers(&mut self, id: &Str, now: Now, config: &ConsumerGroupConfig) {
+    pub(super) fn start_timers(&mut self, id: &Str, now: Now, config: &ConsumerGroupConfig) {
         let Some(member) = self.members.get(id) else {
             return;
         };

@@ -61,7 +61,10 @@ impl ConsumerGroup {
         let beating = self.identify(caller, request, config)?;
         let expression = self.check_expression(&beating, request)?;
         // Only then the group may have to become again what it was: a copy takes as long as the group is large.
-        let much = self.may_write_much(&beating, request, caller.now, config);
+        let id = beating.replaces.as_ref().unwrap_or(&beating.id);
+        let names = request.subscribed_topic_names.as_deref();
+        let regex = request.subscribed_topic_regex.as_deref();
+        let much = self.may_write_much(id, names, regex, 0, caller.now, config);
         let before = much.then(|| self.clone());
         let response = self.beat(
             caller, request, &beating, expression, config, topics, records,
@@ -85,19 +88,18 @@ impl ConsumerGroup {
     }
 
     /// Whether a heartbeat may make more to write down than surely fits: a target for the whole group, the topics that an expression matches, or very much of
-    /// its own member.
-    fn may_write_much(
+    /// its own member, who says so many bytes besides.
+    pub(super) fn may_write_much(
         &self,
-        beating: &Beating,
-        request: &ConsumerGroupHeartbeatRequest,
+        id: &Str,
+        names: Option<&[Str]>,
+        regex: Option<&str>,
+        bytes: usize,
         now: Now,
         config: &ConsumerGroupConfig,
     ) -> bool {
-        let id = beating.replaces.as_ref().unwrap_or(&beating.id);
         let nobody = Member::new(id.clone());
         let member = self.members.get(id).unwrap_or(&nobody);
-        let names = request.subscribed_topic_names.as_deref();
-        let regex = request.subscribed_topic_regex.as_deref();
         let known = member.metadata.topic_regex.as_deref().unwrap_or_default();
         let same_regex = regex.is_none_or(|regex| regex == known);
         if !same_regex || self.is_resolution_due(now, config) {
@@ -122,7 +124,7 @@ impl ConsumerGroup {
         let partitions = partitions.chain(owned.map(|(_, partitions)| partitions.len()));
         let partitions: usize = partitions.map(|count| 32 + 8 * count).sum();
         let names = names.into_iter().flatten().map(|name| name.len() + 2);
-        let bytes = 2 * (partitions + member.metadata.bytes()) + names.sum::<usize>();
+        let bytes = bytes + 2 * (partitions + member.metadata.bytes()) + names.sum::<usize>();
         bytes > config.batch_bytes_max / 2
     }
 
@@ -145,6 +147,10 @@ impl ConsumerGroup {
         let known = self.members.get(&beating.id).cloned();
         let is_new = known.is_none();
         let before = known.unwrap_or_else(|| Member::new(beating.id.clone()));
+        if before.is_classic() {
+            // It says what it owns with its heartbeats from now on.
+            self.timers.cancel_all(&beating.id);
+        }
         let metadata = updated(&before.metadata, request, caller);
         let names_changed = metadata.topic_names != before.metadata.topic_names;
         let regex_changed = metadata.topic_regex != before.metadata.topic_regex;
@@ -171,6 +177,9 @@ impl ConsumerGroup {
             topics,
             records,
         );
+        if before.is_classic() {
+            self.start_timers(&beating.id, now, config);
+        }
         let deadline = now.monotonic_ms.saturating_add(config.session_timeout());
         self.timers.set(&beating.id, Timer::Session, deadline);
         let current = self
@@ -197,7 +206,7 @@ impl ConsumerGroup {
     }
 
     /// Puts a new member in the place of a static one that has left for a while: it gets all that was the other's.
-    fn replace_member(&mut self, old: &Str, new: &Str, records: &mut Vec<Record>) {
+    pub(super) fn replace_member(&mut self, old: &Str, new: &Str, records: &mut Vec<Record>) {
         let Some(member) = self.members.get(old).cloned() else {
             return;
         };
@@ -214,7 +223,12 @@ impl ConsumerGroup {
     }
 
     /// Moves the group to its next epoch if subscriptions have changed, or their topics have.
-    fn refresh(&mut self, changed: bool, topics: &dyn TopicView, records: &mut Vec<Record>) {
+    pub(super) fn refresh(
+        &mut self,
+        changed: bool,
+        topics: &dyn TopicView,
+        records: &mut Vec<Record>,
+    ) {
         // Epoch 0 is that of a group which nobody ever joined.
         let mut bump = changed || self.epoch == 0;
         // A request that saw less than was noted cannot tell what has changed: another will.

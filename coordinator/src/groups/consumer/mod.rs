@@ -9,8 +9,10 @@
 pub mod assignment;
 pub mod assignor;
 pub mod change;
+pub(in crate::groups) mod classic;
 pub mod config;
 mod describe;
+pub(in crate::groups) mod embedded;
 pub mod expression;
 mod group;
 mod heartbeat;
@@ -24,7 +26,7 @@ pub mod request;
 mod resolve;
 mod target;
 #[cfg(test)]
-mod tests;
+pub(in crate::groups) mod tests;
 pub mod timers;
 mod topics;
 
@@ -36,4 +38,5 @@ pub use self::heartbeat::refused;
 pub use self::member::Member;
 pub use self::offsets::CommitCheck;
 pub use self::refusal::Refusal;
+pub use self::removal::left;
 pub use self::topics::TopicView;

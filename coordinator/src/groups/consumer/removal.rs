@@ -11,7 +11,7 @@ use super::change::Change;
 use super::config::ConsumerGroupConfig;
 use super::group::ConsumerGroup;
 use super::identity::{check_instance, has_left};
-use super::member::{Current, LEAVE_STATIC_EPOCH};
+use super::member::{Current, LEAVE_EPOCH, LEAVE_STATIC_EPOCH, Member};
 use super::refusal::Refusal;
 use super::timers::Timer;
 use super::topics::TopicView;
@@ -34,25 +34,36 @@ impl ConsumerGroup {
         tombstones + regex.map_or(0, |regex| EACH + self.id.len() + regex.len())
     }
 
+    /// The member that leaves with a heartbeat, if it is who it says.
+    fn leaving(&self, request: &ConsumerGroupHeartbeatRequest) -> Result<&Member, Refusal> {
+        match &request.instance_id {
+            None => self
+                .members
+                .get(&request.member_id)
+                .ok_or_else(|| self.unknown_member(&request.member_id)),
+            Some(instance_id) => {
+                let holder = self.static_member(instance_id);
+                check_instance(holder, &request.member_id, instance_id)
+            }
+        }
+    }
+
+    /// The member that leaves with a heartbeat for good, if any does.
+    pub(in crate::groups) fn leaving_for_good(
+        &self,
+        request: &ConsumerGroupHeartbeatRequest,
+    ) -> Option<Str> {
+        let member = self.leaving(request).ok()?;
+        (request.member_epoch == LEAVE_EPOCH).then(|| member.id.clone())
+    }
+
     pub(super) fn leave(
         &mut self,
         request: &ConsumerGroupHeartbeatRequest,
         topics: &dyn TopicView,
         records: &mut Vec<Record>,
     ) -> Result<ConsumerGroupHeartbeatResponse, Refusal> {
-        let id = match &request.instance_id {
-            None => request.member_id.clone(),
-            Some(instance_id) => {
-                let holder = self.static_member(instance_id);
-                check_instance(holder, &request.member_id, instance_id)?
-                    .id
-                    .clone()
-            }
-        };
-        let member = self
-            .members
-            .get(&id)
-            .ok_or_else(|| self.unknown_member(&id))?;
+        let member = self.leaving(request)?;
         if request.instance_id.is_some() && request.member_epoch == LEAVE_STATIC_EPOCH {
             // It keeps what it had for whoever comes in its place; what it was giving up it has given up.
             let mut current = Current {
@@ -66,20 +77,16 @@ impl ConsumerGroup {
             self.change(Change::Current(member.id.clone(), Some(current)), records);
         } else {
             let id = member.id.clone();
-            self.fence(&[id], Some(topics), records);
+            self.fence(&[id], topics, records);
         }
-        Ok(ConsumerGroupHeartbeatResponse {
-            member_id: Some(request.member_id.clone()),
-            member_epoch: request.member_epoch,
-            ..ConsumerGroupHeartbeatResponse::default()
-        })
+        Ok(left(request))
     }
 
     /// Removes members, and moves the group to its next epoch.
-    pub(super) fn fence(
+    pub(in crate::groups) fn fence(
         &mut self,
         ids: &[Str],
-        topics: Option<&dyn TopicView>,
+        topics: &dyn TopicView,
         records: &mut Vec<Record>,
     ) {
         if ids.is_empty() {
@@ -89,26 +96,14 @@ impl ConsumerGroup {
             self.remove(id, records);
         }
         self.forget_expressions(records);
-        let hash = match topics {
-            Some(topics) => self.current_hash(topics),
-            // What the others subscribe to is looked at with their next heartbeat.
-            None => {
-                self.metadata_stale = true;
-                self.metadata_hash
-            }
-        };
+        let hash = self.current_hash(topics);
         let next = Change::Epoch(Some((self.epoch.saturating_add(1), hash)));
         self.change(next, records);
     }
 
-    /// Removes members whose time is up. Not all of them when there are very many: ask [`ConsumerGroup::next_deadline`] again.
-    pub fn on_timeout(
-        &mut self,
-        now: Now,
-        config: &ConsumerGroupConfig,
-        records: &mut Vec<Record>,
-    ) {
-        let mut fenced = Vec::new();
+    /// Members whose time is up; their timers run no longer. Not all of them when there are very many: ask [`ConsumerGroup::next_deadline`] again.
+    pub fn expired(&mut self, now: Now, config: &ConsumerGroupConfig) -> Vec<Str> {
+        let mut expired = Vec::new();
         let mut bytes = 0;
         while bytes < config.batch_bytes_max / 4
             && let Some((id, timer)) = self.timers.expired(now.monotonic_ms)
@@ -122,18 +117,25 @@ impl ConsumerGroup {
             }
             self.timers.cancel_all(&id);
             bytes += self.removal_bytes(&id);
-            fenced.push(id);
+            expired.push(id);
         }
-        self.fence(&fenced, None, records);
+        expired
     }
 
-    /// Removes members, by their ids or by the names of static members, as far as that fits into one batch; what is beyond fails.
-    pub(in crate::groups) fn remove_members(
-        &mut self,
+    /// Members whose time is up stay for a moment, until what becomes of it fits into a batch.
+    pub(in crate::groups) fn put_off(&mut self, ids: &[Str], now: Now) {
+        for id in ids {
+            let deadline_ms = now.monotonic_ms.saturating_add(1);
+            self.timers.set(id, Timer::Session, deadline_ms);
+        }
+    }
+
+    /// Who is to be removed, by ids or by the names of static members, as far as that fits into one batch; what is beyond fails.
+    pub(in crate::groups) fn find_leaving(
+        &self,
         leaving: &[MemberIdentity],
         batch_bytes_max: usize,
-        records: &mut Vec<Record>,
-    ) -> Vec<MemberResponse> {
+    ) -> (Vec<Str>, Vec<MemberResponse>) {
         let mut removed = Vec::new();
         let mut bytes = 0;
         let mut answers = Vec::with_capacity(leaving.len());
@@ -168,7 +170,15 @@ impl ConsumerGroup {
                 error_code,
             });
         }
-        self.fence(&removed, None, records);
-        answers
+        (removed, answers)
+    }
+}
+
+/// The answer to the heartbeat of a member that is gone.
+pub fn left(request: &ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse {
+    ConsumerGroupHeartbeatResponse {
+        member_id: Some(request.member_id.clone()),
+        member_epoch: request.member_epoch,
+        ..ConsumerGroupHeartbeatResponse::default()
     }
 }

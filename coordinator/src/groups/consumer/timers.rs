@@ -11,6 +11,10 @@ pub enum Timer {
     Session,
     /// That it gives up partitions.
     Rebalance,
+    /// That it joins again; of a member that speaks the classic protocol.
+    Join,
+    /// That it asks for its assignment; of a member that speaks the classic protocol.
+    Sync,
 }
 
 /// The timers of a group's members. Times are in ms of the monotonic clock.
@@ -28,6 +32,13 @@ impl Timers {
         self.by_time.insert((deadline_ms, member.clone(), timer));
     }
 
+    /// Sets a timer, unless it is set.
+    pub fn set_if_absent(&mut self, member: &Str, timer: Timer, deadline_ms: u64) {
+        if !self.of_member.contains_key(&(member.clone(), timer)) {
+            self.set(member, timer, deadline_ms);
+        }
+    }
+
     /// Stops a timer.
     pub fn cancel(&mut self, member: &Str, timer: Timer) {
         let key = (member.clone(), timer);
@@ -38,7 +49,7 @@ impl Timers {
 
     /// Stops all of a member's timers.
     pub fn cancel_all(&mut self, member: &Str) {
-        for timer in [Timer::Session, Timer::Rebalance] {
+        for timer in [Timer::Session, Timer::Rebalance, Timer::Join, Timer::Sync] {
             self.cancel(member, timer);
         }
     }

@@ -1,19 +1,21 @@
 //! Consumer groups (KIP-848) among the others: who is given a request, what becomes of a group when the other protocol is spoken to it, and its timer.
 //!
-//! A group without members is of the protocol of who joins it first (KIP-848's offline migration): its offsets stay. A group with members is not converted
-//! while it runs: a consumer of the other protocol is told what Kafka tells it where `group.consumer.migration.policy` forbids that.
+//! A group without members is of the protocol of who joins it first (KIP-848's offline migration): its offsets stay. How a group with members changes its protocol
+//! is in [`super::migration`].
 
 mod news;
 #[cfg(test)]
 mod tests;
 
 use ringlog_net::messages::consumer_group_describe::DescribedGroup;
-use ringlog_net::messages::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest;
-use ringlog_net::messages::leave_group::{MemberIdentity, MemberResponse};
+use ringlog_net::messages::consumer_group_heartbeat::{
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
+};
 use ringlog_net::{ErrorCode, Str};
 
 use super::classic::{ClassicGroup, State, Subscription};
-use super::consumer::{Change, ConsumerGroup, Refusal, TopicView, member, refused, request};
+use super::consumer::{Change, ConsumerGroup, Refusal, TopicView, left, member, refused, request};
+use super::context::bytes_of;
 use super::group::{Group, GroupKind};
 use super::reply::GroupReply;
 use super::stored::ReplayError;
@@ -30,7 +32,7 @@ pub(crate) struct HeldConsumerGroup {
     /// Ends when the first of the group's own timers does.
     pub(crate) timer: Option<TimerHandle>,
     /// The news of topics that it has been told.
-    heard: u64,
+    pub(super) heard: u64,
 }
 
 impl HeldConsumerGroup {
@@ -66,18 +68,12 @@ impl GroupCoordinator {
             out.reply(caller.token, refused(refusal));
             return;
         }
-        match self
-            .groups
-            .get_mut(&request.group_id)
-            .map(|group| &mut group.kind)
-        {
-            Some(GroupKind::Consumer(_)) => self.beat(caller, request, topics, out),
-            other => {
-                let replaces_classic = other.is_some();
-                self.join_new_consumer_group(caller, request, topics, replaces_classic, out);
-            }
+        if self.consumer_group(&request.group_id).is_some() {
+            self.beat(caller, request, topics, out);
+        } else {
+            let response = self.join_new_consumer_group(caller, request, topics, out);
+            out.reply(caller.token, response.unwrap_or_else(refused));
         }
-        self.arm_consumer_timer(&request.group_id);
     }
 
     fn beat(
@@ -87,38 +83,63 @@ impl GroupCoordinator {
         topics: &dyn TopicView,
         out: &mut Commands<GroupReply>,
     ) {
-        let group = self.groups.get_mut(&request.group_id);
-        let Some(held) = group.and_then(|group| group.as_consumer_mut()) else {
+        let group = self.consumer_group(&request.group_id);
+        if let Some(gone) = group.and_then(|group| group.leaving_for_good(request)) {
+            self.remove_consumer_members(&request.group_id, &[gone], topics, caller.now, out);
+            out.reply(caller.token, left(request));
             return;
-        };
-        self.news.tell(&mut held.group, &mut held.heard);
-        let before = held.group.bytes();
-        held.group
-            .heartbeat(caller, request, &self.config.consumer, topics, out);
-        self.member_bytes = self.member_bytes + held.group.bytes() - before;
+        }
+        self.with_consumer(&request.group_id, |group, config| {
+            group.heartbeat(caller, request, config, topics, out);
+        });
     }
 
-    /// Makes a group of its first member, in the place of a classic one without members if there is one. When the member is refused all stays as it was.
+    /// Makes a group of its first consumer, in the place of a classic one if there is one, whose members stay. When the consumer is refused all stays as it was.
     fn join_new_consumer_group(
         &mut self,
         caller: &Caller,
         request: &ConsumerGroupHeartbeatRequest,
         topics: &dyn TopicView,
-        replaces_classic: bool,
         out: &mut Commands<GroupReply>,
-    ) {
+    ) -> Result<ConsumerGroupHeartbeatResponse, Refusal> {
         let id = request.group_id.detached();
-        let mut group = ConsumerGroup::new(id.clone());
-        let mut made: Commands<GroupReply> = Commands::default();
-        group.heartbeat(caller, request, &self.config.consumer, topics, &mut made);
-        if !group.is_empty() {
-            if replaces_classic {
-                out.records.extend(stored::group_tombstone(&id).ok());
+        let classic = self.groups.get(&id).and_then(|group| group.as_classic());
+        let (mut group, mut records) = match classic {
+            None => (ConsumerGroup::new(id.clone()), Vec::new()),
+            Some(classic) if classic.state() == State::Empty => {
+                let tombstone = stored::group_tombstone(&id);
+                (
+                    ConsumerGroup::new(id.clone()),
+                    tombstone.into_iter().collect(),
+                )
             }
-            self.put_consumer_group(&id, group, caller.now, out);
+            Some(classic) => self.upgraded(classic, topics)?,
+        };
+        group.loaded(caller.now, &self.config.consumer);
+        let mut made: Commands<ConsumerGroupHeartbeatResponse> = Commands::default();
+        group.heartbeat(caller, request, &self.config.consumer, topics, &mut made);
+        records.append(&mut made.records);
+        let Some((_, response)) = made.replies.pop() else {
+            unreachable!("a heartbeat is answered at once");
+        };
+        if response.error_code.is_error() {
+            return Ok(response);
         }
-        out.records.append(&mut made.records);
-        out.replies.append(&mut made.replies);
+        let bytes = bytes_of(&records);
+        Refusal::unless(
+            bytes <= self.config.batch_bytes_max,
+            ErrorCode::UNKNOWN_SERVER_ERROR,
+            format!(
+                "The group that is to become a consumer group takes {bytes} bytes to write down at once."
+            ),
+        )?;
+        out.records.append(&mut records);
+        self.with_classic(&id, caller.now, out, |group, context| {
+            group.dissolve(context);
+        });
+        self.put_consumer_group(&id, group, caller.now, out);
+        self.arm_consumer_timer(&id);
+        Ok(response)
     }
 
     /// Puts a consumer group in the place of what there is of its id; offsets stay.
@@ -134,7 +155,7 @@ impl GroupCoordinator {
         self.put_kind(id, kind, bytes, now, out);
     }
 
-    fn put_kind(
+    pub(super) fn put_kind(
         &mut self,
         id: &Str,
         kind: GroupKind,
@@ -173,9 +194,7 @@ impl GroupCoordinator {
             None => Ok(()),
             Some(GroupKind::Classic(_)) if !joins => not_found("is not a consumer group"),
             Some(GroupKind::Classic(group)) if group.state() == State::Empty => Ok(()),
-            Some(GroupKind::Classic(_)) => not_found(
-                "has members that speak the classic protocol, and is converted only when they are gone",
-            ),
+            Some(GroupKind::Classic(group)) => self.check_upgrade(group),
         }
     }
 
@@ -236,25 +255,20 @@ impl GroupCoordinator {
     pub(super) fn on_consumer_timeout(
         &mut self,
         group_id: &Str,
+        topics: &dyn TopicView,
         now: Now,
         out: &mut Commands<GroupReply>,
     ) {
-        if let Some(held) = self
-            .groups
-            .get_mut(group_id)
-            .and_then(|group| group.as_consumer_mut())
-        {
+        let group = self.groups.get_mut(group_id);
+        if let Some(held) = group.and_then(|group| group.as_consumer_mut()) {
             held.timer = None;
-            let before = held.group.bytes();
-            let config = &self.config.consumer;
-            held.group.on_timeout(now, config, &mut out.records);
-            self.member_bytes = self.member_bytes + held.group.bytes() - before;
         }
-        self.arm_consumer_timer(group_id);
+        let gone = self.with_consumer(group_id, |group, config| group.expired(now, config));
+        self.remove_consumer_members(group_id, &gone.unwrap_or_default(), topics, now, out);
     }
 
     /// Lets the timer of a consumer group end when the first of the group's own does.
-    fn arm_consumer_timer(&mut self, group_id: &Str) {
+    pub(super) fn arm_consumer_timer(&mut self, group_id: &Str) {
         let group = self.groups.get_mut(group_id);
         let Some(held) = group.and_then(|group| group.as_consumer_mut()) else {
             return;
@@ -266,24 +280,6 @@ impl GroupCoordinator {
             }
             None => self.timers.stop(&mut held.timer),
         }
-    }
-
-    /// LeaveGroup for a consumer group: an administrator removes members. None if it is no consumer group.
-    pub(super) fn leave_consumer_group(
-        &mut self,
-        group_id: &Str,
-        leaving: &[MemberIdentity],
-        out: &mut Commands<GroupReply>,
-    ) -> Option<Vec<MemberResponse>> {
-        let held = self.groups.get_mut(group_id)?.as_consumer_mut()?;
-        let before = held.group.bytes();
-        let batch_bytes_max = self.config.batch_bytes_max;
-        let answers = held
-            .group
-            .remove_members(leaving, batch_bytes_max, &mut out.records);
-        self.member_bytes = self.member_bytes + held.group.bytes() - before;
-        self.arm_consumer_timer(group_id);
-        Some(answers)
     }
 
     /// Makes a classic group of a consumer group without members, for a member that speaks the classic protocol. Whether it did.

@@ -37,7 +37,7 @@ impl News {
     }
 
     /// Tells a group what it has not heard yet, and notes that it has.
-    pub(super) fn tell(&self, group: &mut ConsumerGroup, heard: &mut u64) {
+    pub(in crate::groups) fn tell(&self, group: &mut ConsumerGroup, heard: &mut u64) {
         let missed = self.count - std::mem::replace(heard, self.count);
         if missed == 0 {
             return;

@@ -20,7 +20,7 @@ use ringlog_net::messages::offset_fetch::OffsetFetchRequestGroup;
 use ringlog_net::{Bytes, ErrorCode, Str, Uuid};
 
 use crate::groups::classic::ClassicGroup;
-use crate::groups::consumer::TopicView;
+use crate::groups::consumer::{MigrationPolicy, TopicView};
 use crate::groups::{GroupConfig, GroupCoordinator, GroupReply, ListFilter};
 use crate::{Caller, Commands, Now, Record, Token};
 
@@ -89,7 +89,8 @@ impl Host {
         let mut out = Commands::default();
         handle(&mut self.coordinator, &caller, &self.topics, &mut out);
         if out.replies.is_empty() {
-            self.coordinator.on_timeout(self.now, &mut out);
+            self.coordinator
+                .on_timeout(self.now, &self.topics, &mut out);
         }
         self.log.extend(out.records);
         self.coordinator.check();
@@ -122,8 +123,8 @@ impl Host {
             }],
             ..JoinGroupRequest::default()
         };
-        let reply = self.call(5, |coordinator, caller, _, out| {
-            coordinator.join_group(caller, request, out);
+        let reply = self.call(5, |coordinator, caller, topics, out| {
+            coordinator.join_group(caller, request, topics, out);
         });
         match reply {
             GroupReply::JoinGroup(response) => response,
@@ -211,7 +212,7 @@ impl Host {
             .is_some_and(|deadline| deadline <= now.monotonic_ms)
         {
             let mut out = Commands::default();
-            self.coordinator.on_timeout(now, &mut out);
+            self.coordinator.on_timeout(now, &self.topics, &mut out);
             self.log.extend(out.records);
             self.coordinator.check();
         }
@@ -250,6 +251,7 @@ fn config() -> GroupConfig {
         ..GroupConfig::default()
     };
     config.consumer.assignment_interval_ms = 0;
+    config.consumer.migration_policy = MigrationPolicy::Disabled;
     config
 }
 
@@ -541,8 +543,8 @@ fn an_administrator_removes_members() {
         ],
         ..LeaveGroupRequest::default()
     };
-    let reply = host.call(5, |coordinator, caller, _, out| {
-        coordinator.leave_group(caller, request, out);
+    let reply = host.call(5, |coordinator, caller, topics, out| {
+        coordinator.leave_group(caller, request, topics, out);
     });
     let GroupReply::LeaveGroup(response) = reply else {
         panic!("{reply:?}");

@@ -57,6 +57,49 @@ impl TopicView for Topics {
     }
 }
 
+/// A cluster without topics.
+struct NoTopics;
+
+impl TopicView for NoTopics {
+    fn topic_by_name(&self, _: &str) -> Option<(Uuid, i32)> {
+        None
+    }
+
+    fn topic_name(&self, _: &Uuid) -> Option<Str> {
+        None
+    }
+
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        Box::new(std::iter::empty())
+    }
+
+    fn version(&self) -> u64 {
+        0
+    }
+}
+
+macro_rules! without_topics {
+    ($($name:ident $request:ident;)*) => {
+        $(
+            pub(super) fn $name(
+                coordinator: &mut GroupCoordinator,
+                caller: &Caller,
+                request: $request,
+                out: &mut Commands<GroupReply>,
+            ) {
+                coordinator.$name(caller, request, &NoTopics, out);
+            }
+        )*
+    };
+}
+
+without_topics! {
+    join_group JoinGroupRequest;
+    sync_group SyncGroupRequest;
+    heartbeat HeartbeatRequest;
+    leave_group LeaveGroupRequest;
+}
+
 /// A broker with one coordinator.
 pub(super) struct Host {
     pub(super) coordinator: GroupCoordinator,
@@ -169,7 +212,7 @@ impl Host {
         {
             self.move_to(deadline.max(self.now.monotonic_ms));
             let now = self.now;
-            self.event(|coordinator, out| coordinator.on_timeout(now, out));
+            self.event(|coordinator, out| coordinator.on_timeout(now, &NoTopics, out));
         }
         self.move_to(end);
     }
@@ -260,7 +303,7 @@ impl Host {
     }
 
     pub(super) fn join_request(&mut self, version: i16, request: JoinGroupRequest) -> Token {
-        self.call(version, request, GroupCoordinator::join_group)
+        self.call(version, request, join_group)
     }
 
     /// Joins with version 5 and above as clients do: is told an id, and comes back with it.
@@ -318,7 +361,7 @@ impl Host {
                 .collect(),
             ..SyncGroupRequest::default()
         };
-        self.call(5, request, GroupCoordinator::sync_group)
+        self.call(5, request, sync_group)
     }
 
     pub(super) fn heartbeat(&mut self, group: &str, member_id: &str, generation: i32) -> ErrorCode {
@@ -328,7 +371,7 @@ impl Host {
             member_id: member_id.into(),
             group_instance_id: None,
         };
-        let token = self.call(4, request, GroupCoordinator::heartbeat);
+        let token = self.call(4, request, heartbeat);
         match self.reply(token) {
             GroupReply::Heartbeat(reply) => reply.error_code,
             other => panic!("{other:?}"),
@@ -348,7 +391,7 @@ impl Host {
                 .collect(),
             ..LeaveGroupRequest::default()
         };
-        self.call(5, request, GroupCoordinator::leave_group)
+        self.call(5, request, leave_group)
     }
 
     /// Commits from outside of a group.

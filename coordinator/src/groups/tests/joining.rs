@@ -3,8 +3,8 @@
 use ringlog_net::ErrorCode;
 use ringlog_net::messages::join_group::JoinGroupRequest;
 
-use super::harness::{Host, join, protocol, subscription};
-use crate::groups::{GroupConfig, GroupCoordinator};
+use super::harness::{self, Host, join, protocol, subscription};
+use crate::groups::GroupConfig;
 
 #[test]
 fn a_member_must_come_back_with_the_id_it_is_told() {
@@ -330,7 +330,7 @@ fn a_group_above_a_lowered_limit_sheds_its_last_to_come() {
     assert_eq!(host.state("g").as_deref(), Some("PreparingRebalance"));
     let tokens: Vec<_> = ids
         .iter()
-        .map(|id| host.call(9, join("g", id), GroupCoordinator::join_group))
+        .map(|id| host.call(9, join("g", id), harness::join_group))
         .collect();
     let errors: Vec<_> = tokens
         .iter()

@@ -4,8 +4,7 @@ use ringlog_net::ErrorCode;
 use ringlog_net::messages::join_group::JoinGroupRequest;
 use ringlog_net::messages::leave_group::LeaveGroupRequest;
 
-use super::harness::{Host, join};
-use crate::groups::GroupCoordinator;
+use super::harness::{self, Host, join};
 
 #[test]
 fn the_last_to_leave_empties_the_group_and_that_is_stored() {
@@ -58,7 +57,7 @@ fn older_versions_name_one_member_and_get_one_error() {
             member_id: member_id.into(),
             ..LeaveGroupRequest::default()
         };
-        let token = host.call(2, request, GroupCoordinator::leave_group);
+        let token = host.call(2, request, harness::leave_group);
         assert_eq!(host.left(token).error_code, error);
         assert!(host.left(token).members.is_empty());
     }

@@ -17,7 +17,7 @@ use ringlog_net::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssign
 use ringlog_net::messages::txn_offset_commit::TxnOffsetCommitRequest;
 use ringlog_net::{ErrorCode, Str, Uuid};
 
-use super::harness::{Host, commit, join, protocol, subscription, txn_commit};
+use super::harness::{self, Host, commit, join, protocol, subscription, txn_commit};
 use crate::Token;
 use crate::groups::{GroupConfig, GroupCoordinator, GroupReply};
 
@@ -319,7 +319,7 @@ impl Model {
                 .collect(),
             ..SyncGroupRequest::default()
         };
-        let token = self.host.call(5, request, GroupCoordinator::sync_group);
+        let token = self.host.call(5, request, harness::sync_group);
         self.asked.push((token, index, Asked::Sync { generation }));
     }
 
@@ -338,7 +338,7 @@ impl Model {
             }],
             ..LeaveGroupRequest::default()
         };
-        self.host.call(5, request, GroupCoordinator::leave_group);
+        self.host.call(5, request, harness::leave_group);
     }
 
     fn delete_offset(&mut self, group: &str, partition: i32) {

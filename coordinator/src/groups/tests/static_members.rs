@@ -4,9 +4,9 @@ use ringlog_net::messages::heartbeat::HeartbeatRequest;
 use ringlog_net::messages::join_group::JoinGroupRequest;
 use ringlog_net::{ErrorCode, Str};
 
-use super::harness::{Host, commit, join, protocol, subscription};
+use super::harness::{self, Host, commit, join, protocol, subscription};
 use crate::Token;
-use crate::groups::{GroupCoordinator, GroupReply};
+use crate::groups::GroupReply;
 
 fn join_as(group: &str, instance_id: &str, member_id: &str) -> JoinGroupRequest {
     JoinGroupRequest {
@@ -105,7 +105,7 @@ fn the_older_self_is_fenced() {
             member_id: member_id.clone(),
             group_instance_id: Some(instance_id.into()),
         };
-        let token = host.call(4, request, GroupCoordinator::heartbeat);
+        let token = host.call(4, request, harness::heartbeat);
         match host.reply(token) {
             GroupReply::Heartbeat(reply) => reply.error_code,
             other => panic!("{other:?}"),

@@ -4,8 +4,8 @@ use ringlog_net::ErrorCode;
 use ringlog_net::messages::join_group::JoinGroupRequest;
 use ringlog_net::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
 
-use super::harness::{Entry, Host, join, protocol, subscription};
-use crate::groups::{GroupConfig, GroupCoordinator};
+use super::harness::{self, Entry, Host, join, protocol, subscription};
+use crate::groups::GroupConfig;
 
 #[test]
 fn followers_wait_for_the_leader_and_the_group_is_stored_first() {
@@ -96,7 +96,7 @@ fn requests_of_others_are_refused() {
         ),
     ];
     for (request, error) in refusals {
-        let token = host.call(5, request, GroupCoordinator::sync_group);
+        let token = host.call(5, request, harness::sync_group);
         assert_eq!(host.synced(token).error_code, error);
     }
     host.leave("g", &[(&ids[0], None)]);
@@ -254,7 +254,7 @@ fn an_assignment_too_large_to_store_is_given_to_nobody() {
         }],
         ..SyncGroupRequest::default()
     };
-    let token = host.call(5, request, GroupCoordinator::sync_group);
+    let token = host.call(5, request, harness::sync_group);
     let error = host.synced(token).error_code;
     assert_eq!(error, ErrorCode::UNKNOWN_SERVER_ERROR);
     assert_eq!(host.log, records);

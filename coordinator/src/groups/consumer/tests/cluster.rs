@@ -138,7 +138,8 @@ impl Cluster {
             .next_deadline()
             .is_some_and(|deadline| deadline <= self.now.monotonic_ms)
         {
-            self.group.on_timeout(self.now, &self.config, &mut self.log);
+            let expired = self.group.expired(self.now, &self.config);
+            self.group.fence(&expired, &self.topics, &mut self.log);
         }
     }
 
@@ -166,7 +167,7 @@ fn replayed(log: &[Record]) -> ConsumerGroup {
 }
 
 /// What the cleaner leaves: of each key the last record, and no tombstone.
-fn compacted(log: &[Record]) -> Vec<Record> {
+pub(in crate::groups) fn compacted(log: &[Record]) -> Vec<Record> {
     let mut seen = HashSet::new();
     let last = log.iter().rev().filter(|record| seen.insert(&record.key));
     let mut kept: Vec<Record> = last
@@ -178,7 +179,7 @@ fn compacted(log: &[Record]) -> Vec<Record> {
 }
 
 /// Everything but timers and caches.
-fn assert_same(left: &ConsumerGroup, right: &ConsumerGroup) {
+pub(in crate::groups) fn assert_same(left: &ConsumerGroup, right: &ConsumerGroup) {
     assert_eq!(
         (
             left.epoch,
@@ -200,6 +201,8 @@ fn assert_same(left: &ConsumerGroup, right: &ConsumerGroup) {
     assert_eq!(left.owners, right.owners);
     assert_eq!(left.named_topics, right.named_topics);
     assert_eq!(left.expression_members, right.expression_members);
+    assert_eq!(left.classic_count, right.classic_count);
+    assert_eq!(left.classic_protocols, right.classic_protocols);
 }
 
 /// A first heartbeat.

@@ -1,6 +1,6 @@
 //! Groups as a whole: single rules one by one, and random histories with lost messages, timeouts and restarts.
 
-mod cluster;
+pub(in crate::groups) mod cluster;
 mod histories;
 mod offsets;
 mod regexes;
