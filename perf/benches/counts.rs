@@ -51,11 +51,23 @@ fn sequence(mut path: Sequence) {
     std::mem::forget(path);
 }
 
+/// The work that `ci/counts --plant` puts into a path.
+#[cfg(feature = "planted")]
+fn planted() {
+    let told = option_env!("RINGLOG_PLANTED_TURNS");
+    let turns: u64 = told.map_or(0, |told| told.parse().expect("a number"));
+    for turn in 0..turns {
+        black_box(turn);
+    }
+}
+
 #[library_benchmark]
 #[bench::ten_1k(OneLog::new(10, 1024))]
 fn append(path: OneLog) {
     for _ in 0..10 {
         black_box(path.append());
+        #[cfg(feature = "planted")]
+        planted();
     }
     std::mem::forget(path);
 }

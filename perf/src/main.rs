@@ -26,6 +26,11 @@ enum What {
     ///
     /// Exit status: 0 no change or better, 1 worse, 2 cannot tell (too noisy, disturbed, incomplete, or nothing could be measured).
     Ab(AbArgs),
+    /// Compare a revision with itself many times, and count the answers; with --plant, with itself slowed on purpose
+    ///
+    /// Runs are short (0.3 s of warm-up, 0.7 s measured) unless --set says otherwise. Exit status: 0 as it must be, 1 called changed too often or a planted
+    /// slow-down missed, 2 could not be measured.
+    SelfCheck(SelfCheckArgs),
 }
 
 #[derive(Args)]
@@ -34,6 +39,36 @@ struct AbArgs {
     rev_a: String,
     /// The revision that may be worse
     rev_b: String,
+    /// Rounds; every workload runs once per revision and round
+    #[arg(long, default_value_t = ab::ROUNDS, value_parser = rounds)]
+    rounds: usize,
+    #[command(flatten)]
+    how: HowArgs,
+    /// Write everything as JSON to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Write the report as Markdown to this file, instead of to standard output
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct SelfCheckArgs {
+    /// The revision
+    #[arg(default_value = "HEAD")]
+    revision: String,
+    /// Comparisons
+    #[arg(long, default_value_t = 20)]
+    times: usize,
+    /// Rounds of each
+    #[arg(long, default_value_t = SELF_CHECK_ROUNDS, value_parser = rounds)]
+    rounds: usize,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+#[derive(Args)]
+struct HowArgs {
     /// What is built and run, if not Ringlog; see perf/OTHER-PROJECTS.md
     #[arg(long)]
     subject: Option<PathBuf>,
@@ -46,9 +81,6 @@ struct AbArgs {
     /// Change a key of every workload, for example run.duration_s=2
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Rounds; every workload runs once per revision and round
-    #[arg(long, default_value_t = ab::ROUNDS, value_parser = rounds)]
-    rounds: usize,
     /// A change of a figure (p50, p99, throughput, cpu, memory) that matters, for example cpu=5
     #[arg(long = "threshold", value_name = "FIGURE=PERCENT", value_parser = percent)]
     thresholds: Vec<(Kind, f64)>,
@@ -67,13 +99,15 @@ struct AbArgs {
     /// Judge by the figures alone, even where other work disturbed most rounds
     #[arg(long)]
     ignore_disturbance: bool,
-    /// Write everything as JSON to this file
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Write the report as Markdown to this file, instead of to standard output
-    #[arg(long)]
-    markdown: Option<PathBuf>,
+    /// Slow the second revision's broker on purpose, by stopping and continuing it, to see whether that is found: 25 makes what it does take 25 % longer
+    #[arg(long, value_name = "PERCENT", value_parser = planted)]
+    plant: Option<f64>,
 }
+
+/// Rounds of each comparison of a self-check: the fewest with which the shipped workloads' ten figures can show anything, and one more.
+const SELF_CHECK_ROUNDS: usize = 10;
+/// What makes its runs short.
+const SELF_CHECK_SET: [&str; 2] = ["run.warmup_s=0.3", "run.duration_s=0.7"];
 
 /// No change, or better.
 const GOOD: u8 = 0;
@@ -104,36 +138,68 @@ fn percent(text: &str) -> Result<(Kind, f64), String> {
     }
 }
 
-fn main() -> ExitCode {
-    let What::Ab(args) = Command::parse().what;
-    ExitCode::from(compare(args))
+/// A part by which to slow.
+fn planted(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(percent) if percent > 0.0 && percent <= 900.0 => Ok(percent / 100.0),
+        _ => Err("a percentage above 0 and up to 900 is needed".into()),
+    }
 }
 
-fn compare(args: AbArgs) -> u8 {
+fn main() -> ExitCode {
+    ExitCode::from(match Command::parse().what {
+        What::Ab(args) => compare(args),
+        What::SelfCheck(args) => self_check(args),
+    })
+}
+
+fn self_check(args: SelfCheckArgs) -> u8 {
+    let mut how = args.how;
+    let short = SELF_CHECK_SET.map(String::from).into_iter();
+    how.set = short.chain(how.set).collect();
+    let options = options(args.revision.clone(), args.revision, args.rounds, how);
+    match ab::self_check::check(&options, args.times) {
+        Ok(tally) => {
+            println!("{tally}");
+            if tally.sound() { GOOD } else { WORSE }
+        }
+        Err(error) => {
+            eprintln!("ringlog-perf: {error}");
+            CANNOT_TELL
+        }
+    }
+}
+
+fn options(a: String, b: String, rounds: usize, how: HowArgs) -> ab::Options {
     let since_epoch = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
     let beside = std::env::current_exe()
         .ok()
         .and_then(|program| Some(program.parent()?.join("ringlog-bench")));
-    let options = ab::Options {
-        a: args.rev_a,
-        b: args.rev_b,
-        subject: args.subject,
-        workloads: args.workloads,
-        only: args.only,
-        set: args.set,
-        rounds: args.rounds,
-        thresholds: args.thresholds,
-        resolutions: args.resolutions,
-        generator: args
+    ab::Options {
+        a,
+        b,
+        subject: how.subject,
+        workloads: how.workloads,
+        only: how.only,
+        set: how.set,
+        rounds,
+        thresholds: how.thresholds,
+        resolutions: how.resolutions,
+        generator: how
             .generator
             .or(beside)
             .unwrap_or_else(|| "ringlog-bench".into()),
-        folder: args.folder,
-        seed: args.seed.unwrap_or(since_epoch.as_secs()),
-        ignore_disturbance: args.ignore_disturbance,
-    };
+        folder: how.folder,
+        seed: how.seed.unwrap_or(since_epoch.as_secs()),
+        ignore_disturbance: how.ignore_disturbance,
+        plant: how.plant,
+    }
+}
+
+fn compare(args: AbArgs) -> u8 {
+    let options = options(args.rev_a, args.rev_b, args.rounds, args.how);
     let (json, markdown) = (args.json, args.markdown);
     if ![&json, &markdown].into_iter().flatten().all(writable) {
         return CANNOT_TELL;

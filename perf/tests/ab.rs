@@ -213,6 +213,28 @@ fn a_run_that_fails_leaves_what_was_measured_and_says_incomplete() {
 }
 
 #[test]
+fn a_self_check_counts_the_answers() {
+    let repository = Repository::new(&[("same", "pace=100000 noise=2000\n")]);
+    let check = |more: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_ringlog-perf"))
+            .args(["self-check", "--times", "3", "--rounds", "6"])
+            .args(["--subject", "subject.toml", "--folder", "built"])
+            .args(more)
+            .current_dir(repository.folder.path())
+            .output()
+            .unwrap()
+    };
+    let output = check(&[]);
+    assert_eq!(status(&output), 0, "{}", said(&output));
+    let counted = "3 comparisons with itself: 3 no change, 0 cannot tell, 0 worse, 0 better";
+    assert!(said(&output).contains(counted), "{}", said(&output));
+    // A client that is measured has no broker that could be slowed, and to slow nothing would prove nothing.
+    let nothing = check(&["--plant", "25"]);
+    assert_eq!(status(&nothing), 2, "{}", said(&nothing));
+    assert!(said(&nothing).contains("it has none"), "{}", said(&nothing));
+}
+
+#[test]
 fn files_that_cannot_be_written_are_noticed_before_anything_runs() {
     let repository = Repository::new(&[("good", "pace=100\n")]);
     let output = Command::new(env!("CARGO_BIN_EXE_ringlog-perf"))

@@ -196,7 +196,7 @@ impl Drop for Broker {
 }
 
 /// Sends a signal, or only asks whether the process is there; false where it is not.
-fn send(pid: u32, signal: Option<Signal>) -> bool {
+pub fn send(pid: u32, signal: Option<Signal>) -> bool {
     i32::try_from(pid).is_ok_and(|pid| pid > 0 && kill(Pid::from_raw(pid), signal).is_ok())
 }
 

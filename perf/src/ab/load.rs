@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::broker::{Broker, free_port};
 use super::figure::{self, Kind};
+use super::plant::Brake;
 use super::subject::{ClientSpec, Places, Subject};
 
 /// The longest a load may take: workloads are short, and one that hangs must not hang a pipeline.
@@ -56,8 +57,15 @@ impl Run {
     }
 }
 
-/// Runs `load` once against what `built` holds. Data and output go under `folder`, and only a failed run leaves its output there.
-pub fn run(subject: &Subject, built: &Places, load: &Load, folder: &Path) -> Run {
+/// Runs `load` once against what `built` holds, with a broker that is slowed by `plant` parts if any. Data and output go under `folder`, and only a failed
+/// run leaves its output there.
+pub fn run(
+    subject: &Subject,
+    built: &Places,
+    load: &Load,
+    plant: Option<f64>,
+    folder: &Path,
+) -> Run {
     let data = folder.join("data");
     // Whoever ran before must not have its writing done at this run's cost.
     let _ = fs::remove_dir_all(&data);
@@ -81,6 +89,8 @@ pub fn run(subject: &Subject, built: &Places, load: &Load, folder: &Path) -> Run
             Err(error) => return Run::failed(error),
         }
     }
+    let slowed = plant.zip(broker.as_ref().map(Broker::pid));
+    let brake = slowed.map(|(by, pid)| Brake::on(pid, by));
     let mut run = match load {
         Load::Bench {
             program,
@@ -96,6 +106,7 @@ pub fn run(subject: &Subject, built: &Places, load: &Load, folder: &Path) -> Run
         ),
         Load::Client(client) => own(client, &places, folder),
     };
+    drop(brake);
     if let Some(mut broker) = broker {
         if !broker.alive() {
             run.complete = false;

@@ -8,11 +8,13 @@ pub mod broker;
 pub mod decision;
 pub mod figure;
 pub mod load;
+pub mod plant;
 pub mod random;
 #[cfg(test)]
 pub mod recorded;
 pub mod report;
 pub mod revision;
+pub mod self_check;
 pub mod signed_rank;
 pub mod subject;
 pub mod workload;
@@ -41,6 +43,7 @@ const FAILURES_MAX: usize = 3;
 const NAMED_MAX: usize = 3;
 
 /// What to compare, and how.
+#[derive(Clone)]
 pub struct Options {
     /// The revision that is there.
     pub a: String,
@@ -68,6 +71,8 @@ pub struct Options {
     pub seed: u64,
     /// Whether disturbed rounds are no reason to doubt.
     pub ignore_disturbance: bool,
+    /// By how many parts B is slowed on purpose.
+    pub plant: Option<f64>,
 }
 
 /// Which revision.
@@ -141,6 +146,8 @@ pub struct Comparison {
     pub rounds_disturbed: usize,
     /// Seed of the coin.
     pub seed: u64,
+    /// By how many parts B was slowed on purpose.
+    pub planted: Option<f64>,
     /// The figures.
     pub figures: Vec<Compared>,
     /// All runs, in the order they were made.
@@ -169,6 +176,9 @@ pub enum AbError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Nothing that can be slowed.
+    #[error("--plant slows the subject's broker, and it has none")]
+    NoBroker,
     /// No generator.
     #[error(
         "the load generator is not at {0}: `cargo build --release -p ringlog-bench` makes it, --generator says where it is"
@@ -179,6 +189,9 @@ pub enum AbError {
 /// Compares. `checkpoint` sees the comparison after every round.
 pub fn compare(options: &Options, checkpoint: &dyn Fn(&Comparison)) -> Result<Comparison, AbError> {
     let subject = Subject::load(options.subject.as_deref())?;
+    if options.plant.is_some() && subject.broker.is_none() {
+        return Err(AbError::NoBroker);
+    }
     let (a, b) = (Revision::find(&options.a)?, Revision::find(&options.b)?);
     let folder_error = |source| AbError::Folder {
         folder: options.folder.display().to_string(),
@@ -203,6 +216,7 @@ pub fn compare(options: &Options, checkpoint: &dyn Fn(&Comparison)) -> Result<Co
         rounds_done: 0,
         rounds_disturbed: 0,
         seed: options.seed,
+        planted: options.plant,
         figures: Vec::new(),
         runs: Vec::new(),
         environment: None,
@@ -269,7 +283,8 @@ fn measure(
             };
             for side in order {
                 let built = if side == Side::A { built.0 } else { built.1 };
-                let mut run = load::run(subject, built, load, scratch);
+                let plant = options.plant.filter(|_| side == Side::B);
+                let mut run = load::run(subject, built, load, plant, scratch);
                 found.environment = run.environment.take().or(found.environment.take());
                 eprintln!("{}", line(round, options.rounds, name, side, &run));
                 disturbed |= run.disturbed;

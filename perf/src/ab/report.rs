@@ -87,7 +87,13 @@ fn write(out: &mut String, found: &Comparison, command: &str) -> std::fmt::Resul
             cell(&revision.subject)
         )?;
     }
-    if found.a.commit == found.b.commit {
+    if let Some(by) = found.planted {
+        writeln!(
+            out,
+            "- B's broker was **slowed on purpose**: what it does took {:.0} % longer.",
+            by * 100.0
+        )?;
+    } else if found.a.commit == found.b.commit {
         writeln!(out, "- Both are the same commit: what differs is noise.")?;
     }
     writeln!(out)?;
@@ -202,6 +208,7 @@ mod tests {
             rounds: 12,
             rounds_done: 1,
             rounds_disturbed: 1,
+            planted: None,
             seed: 7,
             figures: vec![Compared {
                 workload: "fast".into(),
