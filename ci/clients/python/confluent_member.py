@@ -7,7 +7,7 @@ from member import AUTO_COMMIT_MS, HEARTBEAT_MS, METADATA_MAX_AGE_MS, POLL_SECON
 from protocol import BOOTSTRAP, ClientError
 
 NOTHING_TO_COMMIT = confluent_kafka.KafkaError._NO_OFFSET
-HIDDEN = {"fenced": 82, "instance id is still used": 111}
+HIDDEN = {"fenced": 82, "instance id is still used": 111, "group id does not exist": 69}
 
 
 def member_error(error):
@@ -61,6 +61,9 @@ class Member:
         try:
             answer = self.consumer.commit(asynchronous=how == "async", **named)
         except KafkaException as error:
+            # All that was read is committed already: an error to this client only.
+            if offsets is None and error.args[0].code() == NOTHING_TO_COMMIT:
+                return
             raise client_error(error.args[0]) from None
         for one in answer or []:
             if one.error:

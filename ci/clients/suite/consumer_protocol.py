@@ -9,6 +9,7 @@ from suite.tools import contains
 
 PROTOCOL = "consumer"
 UNRELEASED_INSTANCE_ID = 111
+GROUP_ID_NOT_FOUND = 69
 # Long enough for a JVM that starts beside others.
 SESSION_SECONDS = 10
 SETTINGS = (f"group.consumer.min.session.timeout.ms={SESSION_SECONDS * 1000}", f"group.consumer.session.timeout.ms={SESSION_SECONDS * 1000}",
@@ -16,9 +17,9 @@ SETTINGS = (f"group.consumer.min.session.timeout.ms={SESSION_SECONDS * 1000}", f
 CHECKS = []
 
 
-def check(name):
+def check(name, needs=lambda family: True):
     def add(function):
-        CHECKS.append((name, function))
+        CHECKS.append((name, needs, function))
         return function
     return add
 
@@ -97,44 +98,55 @@ def static(session):
     session.until_share([topic], [first])
 
 
-def change_protocol(session, assignor):
-    """KIP-848's online migration: a group goes over to the other protocol one member after the other while records are written, and back again."""
-    topic, group = session.topic(6), session.name()
-    tool, everybody = Tool(session), []
+class Changing:
+    """KIP-848's online migration: a group goes over to the other protocol one member after the other while records are written."""
 
-    def member(protocol):
-        everybody.append(session.member(group, [topic], protocol=protocol, assignor=assignor))
-        return everybody[-1]
+    def __init__(self, session, assignor, protocol):
+        self.session, self.assignor, self.protocol = session, assignor, protocol
+        self.topic, self.group, self.tool, self.everybody = session.topic(6), session.name(), Tool(session), []
+        self.members = [self.member(protocol) for _ in range(3)]
+        session.write(self.topic, 5)
+        session.until_share([self.topic], self.members)
+        self.read_and_commit()
 
-    def read_and_commit(members):
+    def member(self, protocol):
+        self.everybody.append(self.session.member(self.group, [self.topic], protocol=protocol, assignor=self.assignor))
+        return self.everybody[-1]
+
+    def read_and_commit(self):
         """Everything that was written is read by somebody. Twice is allowed: who is told late that its generation is over could not commit."""
+        written = self.session.written
+
         def all_read():
-            return all({one for member in everybody for one in member.records.get(where, [])} == set(values) for where, values in session.written.items())
+            return all({one for member in self.everybody for one in member.records.get(where, [])} == set(values) for where, values in written.items())
 
         def committed():
             """A partition may just have gone over to a member that has not read it yet, and who is told to join again cannot commit."""
             try:
-                for one in members:
-                    one.driver.call("commit", how="sync", offsets=None)
+                for member in self.members:
+                    member.driver.call("commit", how="sync", offsets=None)
             except KafkaError:
                 return False
-            return all(session.committed(group, *where) == len(values) for where, values in session.written.items())
-        session.until("everything is read and committed", lambda: all_read() and committed(), members)
+            return all(self.session.committed(self.group, *where) == len(values) for where, values in written.items())
+        self.session.until("everything is read and committed", lambda: all_read() and committed(), self.members)
 
-    members = [member("classic") for _ in range(3)]
-    session.write(topic, 5)
-    session.until_share([topic], members)
-    read_and_commit(members)
-    for protocol, others in (("consumer", "classic"), ("classic", "consumer")):
-        contains(tool("--list", "--type", others), group)
+    def to(self, protocol):
+        contains(self.tool("--list", "--type", self.protocol), self.group)
         for at in range(3):
-            members[at].leave()
-            session.write(topic, 4)
-            members[at] = member(protocol)
-            session.write(topic, 4)
-            session.until_share([topic], members)
-            read_and_commit(members)
-    contains(tool("--list", "--type", "classic"), group)
+            self.members[at].leave()
+            self.session.write(self.topic, 4)
+            self.members[at] = self.member(protocol)
+            self.session.write(self.topic, 4)
+            self.session.until_share([self.topic], self.members)
+            self.read_and_commit()
+        contains(self.tool("--list", "--type", protocol), self.group)
+        self.protocol = protocol
+
+
+def change_protocol(session, assignor):
+    group = Changing(session, assignor, "classic")
+    group.to("consumer")
+    group.to("classic")
 
 
 @check("a group of range goes over to it member by member, and back")
@@ -142,6 +154,22 @@ def change_range(session):
     change_protocol(session, "range")
 
 
-@check("a group of cooperative-sticky goes over to it member by member, and back")
+@check("a group of cooperative-sticky goes over to it member by member, and back", lambda family: "cooperative-sticky" in family.plain_assignors)
 def change_cooperative(session):
     change_protocol(session, "cooperative-sticky")
+
+
+@check("a group of cooperative-sticky goes over from it member by member, and stays", lambda family: "cooperative-sticky" not in family.plain_assignors)
+def leave_cooperative(session):
+    """The leader tells members more than their partitions, which would be lost: Kafka and Ringlog then refuse who comes with the new protocol."""
+    group = Changing(session, "cooperative-sticky", "consumer")
+    group.to("classic")
+    assigned = [member.assigned for member in group.members]
+    refused = session.member(group.group, [group.topic], protocol=PROTOCOL)
+    session.until("a consumer is told that there is no consumer group (69)",
+                  lambda: any(code == GROUP_ID_NOT_FOUND for code, _ in refused.errors), [*group.members, refused])
+    refused.kill()
+    session.write(group.topic, 4)
+    group.read_and_commit()
+    equal([member.assigned for member in group.members], assigned, "partitions of the others")
+    contains(group.tool("--list", "--type", "classic"), group.group)

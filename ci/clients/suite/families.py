@@ -36,6 +36,7 @@ class Family:
     pauses: bool = True
     seeks: tuple = ("offset", "time", "earliest", "latest")
     new_protocol: bool = False  # group.protocol=consumer
+    plain_assignors: tuple = ("range", "cooperative-sticky")  # tell members their partitions and nothing else, so a group may go over to the new protocol
     transactional: bool = True
     filters_aborted: bool = True  # leaves out what was aborted when it reads committed records
     hides_markers: bool = True  # does not give the ends of transactions to the application as if they were records
@@ -48,7 +49,8 @@ FAMILIES = (
            text_headers=True, admin=("list_topics", "describe_topic"), member=(PYTHON, "python/kcat_member.py"), assignors=("range", "roundrobin"),
            commits=("auto",), names_offsets=False, pauses=False, seeks=(), transactional=False),
     Family("confluent-kafka", (PYTHON, "python/confluent.py"), member=(PYTHON, "python/confluent_member.py"), new_protocol=True,
-           assignors=("range", "roundrobin", "cooperative-sticky")),
+           assignors=("range", "roundrobin", "cooperative-sticky"),
+           plain_assignors=("range",)),  # librdkafka hands a member's own user data back to it
     Family("kafka-python", (PYTHON, "python/kafka_python.py"), writes_null_headers=False, member=(PYTHON, "python/kafka_python_member.py"),
            fenced="commit"),
     Family("aiokafka", (PYTHON, "python/aio.py"), describing_creates=True, member=(PYTHON, "python/aio_member.py"),

@@ -21,7 +21,8 @@ def checks_of(section, families, clients, work):
     if section == "group-tools":
         return [("group-tools", steward, name, function) for name, function in group_tools.CHECKS]
     if section == "consumer-protocol":
-        return [("consumer-protocol", family, name, function) for name, function in consumer_protocol.CHECKS for family in chosen if family.new_protocol]
+        return [("consumer-protocol", family, name, function) for name, needs, function in consumer_protocol.CHECKS for family in chosen
+                if family.new_protocol and needs(family)]
     if section == "transactions":
         found = [("transactions", family, name, function) for name, needs, function in transactions.PRODUCERS for family in chosen if family.transactional]
         found += [("transactions", family, name, function) for name, needs, function in transactions.READERS for family in chosen]
