@@ -1,7 +1,6 @@
 //! Requests that name partitions twice, or too many of them, or ask for much work: answered as Kafka does, and never at others' cost.
 
 use std::io::Write;
-use std::time::Duration;
 
 use bytes::Bytes;
 use ringlog_engine::batch::{BatchBuilder, Compression};
@@ -204,8 +203,13 @@ fn bomb() -> Vec<u8> {
 }
 
 /// Many requests full of decompression, of which each poll may do only one batch: another connection of the same shard is answered long before
-/// they are done.
+/// they are done. On a loaded machine this test itself may come too late to see it, so it looks several times: who never lets others in fails each time.
 fn others_are_served_meanwhile(shards: u32, requests: usize, batches: i32) {
+    let seen = (0..10).any(|_| is_served_meanwhile(shards, requests, batches));
+    assert!(seen, "all of it was done first");
+}
+
+fn is_served_meanwhile(shards: u32, requests: usize, batches: i32) -> bool {
     let broker = Broker::start(&[&format!("shards={shards}")]);
     let (mut greedy, mut others) = (broker.connect(), Vec::new());
     // One on every shard: connections go round.
@@ -234,21 +238,17 @@ fn others_are_served_meanwhile(shards: u32, requests: usize, batches: i32) {
     let request = Request::Produce(Box::new(request));
     let name = Str::from_static("greedy");
     let frame = request.encode(9, 1, Some(&name)).expect("encodes").concat();
-    // Far more than is done while a loaded machine lets this test wait; sent on its own, because the broker takes no more than it can hold.
-    let requests = 8 * requests;
-    let mut sender = greedy.stream.try_clone().expect("cloned");
-    let frames = frame.repeat(requests);
-    std::thread::spawn(move || sender.write_all(&frames));
+    greedy
+        .stream
+        .write_all(&frame.repeat(requests))
+        .expect("sends");
     // Several times, because the first may be answered before the work has begun.
     for _ in 0..3 {
         for other in &mut others {
             other.call(ApiVersionsRequest::default(), 0);
         }
     }
-    greedy
-        .stream
-        .set_read_timeout(Some(Duration::from_millis(1)))
-        .expect("a timeout");
+    greedy.stream.set_nonblocking(true).expect("non-blocking");
     let mut arrived = vec![0; 1 << 20];
     let count = std::io::Read::read(&mut greedy.stream, &mut arrived).unwrap_or(0);
     arrived.truncate(count);
@@ -258,7 +258,7 @@ fn others_are_served_meanwhile(shards: u32, requests: usize, batches: i32) {
         rest = more.get(size..).unwrap_or_default();
         answered += 1;
     }
-    assert!(answered < requests, "all of it was done first");
+    answered < requests
 }
 
 #[test]
