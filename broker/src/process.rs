@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ringlog_engine::config::EngineConfig;
+use ringlog_engine::config::{CleanerMemory, EngineConfig};
 use ringlog_engine::disk::direct::DirectDisk;
 use ringlog_engine::engine::prepare_directories;
 use ringlog_engine::environment::DirectEnvironment;
@@ -235,6 +235,10 @@ impl Broker {
                 .map(|_| Arc::new(ShardMetrics::default()))
                 .collect(),
             left_behind: Mutex::default(),
+            cleaner_memory: CleanerMemory::new(
+                config.number("log.cleaner.dedupe.buffer.size") as u64,
+                shards,
+            ),
             connections_max: descriptors.connections,
             config: Arc::new(config),
         });
@@ -409,7 +413,7 @@ fn engine_config(common: &Common, shard: usize, descriptors: Descriptors) -> Eng
         cleaner_enabled: config
             .get("log.cleaner.enable")
             .eq_ignore_ascii_case("true"),
-        cleaner_dedupe_bytes: config.number("log.cleaner.dedupe.buffer.size") as u64 / shards,
+        cleaner_memory: common.cleaner_memory.clone(),
         cleaner_io_buffer_bytes: config.number("log.cleaner.io.buffer.size") as usize
             / common.shards,
         cleaner_backoff: milliseconds("log.cleaner.backoff.ms"),

@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::cleaner::memory::CleanerMemory;
+
 /// Settings of one shard's engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
@@ -51,8 +53,8 @@ pub struct EngineConfig {
     pub clock_jump_confirmation: Duration,
     /// Whether compacted logs are cleaned (`log.cleaner.enable`).
     pub cleaner_enabled: bool,
-    /// Most bytes of this shard's offset map (its share of `log.cleaner.dedupe.buffer.size`), which takes 39,321 keys a MiB.
-    pub cleaner_dedupe_bytes: u64,
+    /// What offset maps may take (`log.cleaner.dedupe.buffer.size`), 39,321 keys a MiB; clones of one for all shards.
+    pub cleaner_memory: CleanerMemory,
     /// Bytes of the cleaner's reading and writing buffer together (its share of `log.cleaner.io.buffer.size`); 128 KiB at least.
     pub cleaner_io_buffer_bytes: usize,
     /// How long the cleaner rests when no log is due (`log.cleaner.backoff.ms`).
@@ -91,7 +93,7 @@ impl EngineConfig {
             clock_jump: Duration::from_secs(600),
             clock_jump_confirmation: Duration::from_secs(600),
             cleaner_enabled: true,
-            cleaner_dedupe_bytes: 128 << 20,
+            cleaner_memory: CleanerMemory::new(128 << 20, 1),
             cleaner_io_buffer_bytes: 512 << 10,
             cleaner_backoff: Duration::from_secs(15),
             cleaner_io_bytes_per_second: u64::MAX,

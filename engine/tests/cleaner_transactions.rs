@@ -14,7 +14,7 @@ use ringlog_engine::batch::{
     Attributes, BatchBuilder, BatchHeader, EndTransactionMarker, ProduceRules, batches,
     read_records,
 };
-use ringlog_engine::config::{EngineConfig, LogConfig};
+use ringlog_engine::config::{CleanerMemory, EngineConfig, LogConfig};
 use ringlog_engine::disk::sim::SimDisk;
 use ringlog_engine::engine::{Engine, prepare_directories};
 use ringlog_engine::environment::Environment;
@@ -61,7 +61,7 @@ fn config(seed: u64) -> EngineConfig {
         write_behind_age: Duration::from_millis(20),
         checkpoint_interval: Duration::from_millis(20),
         cleaner_backoff: Duration::from_millis(7),
-        cleaner_dedupe_bytes: if seed.is_multiple_of(3) { 300 } else { 1 << 20 },
+        cleaner_memory: CleanerMemory::new(if seed.is_multiple_of(3) { 300 } else { 1 << 20 }, 1),
         cleaner_io_buffer_bytes: 128 << 10,
         // As if every segment's index were larger than what may be kept.
         loaded_index_bytes_max: if seed.is_multiple_of(2) { 0 } else { 16 << 20 },

@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::AbortHandle;
+use ringlog_engine::config::CleanerMemory;
 use ringlog_engine::engine::{Engine, shard_of};
 use ringlog_engine::environment::DirectEnvironment;
 use ringlog_engine::log::{TopicId, TopicPartition};
@@ -88,6 +89,8 @@ pub struct Common {
     /// Partitions of deleted topics whose directories could not be removed: the next topic of that name, on whichever shard, must not find their
     /// files. Looked at only when logs are made and removed.
     pub left_behind: Mutex<BTreeSet<TopicPartition>>,
+    /// What all shards' compaction may note keys in.
+    pub cleaner_memory: CleanerMemory,
 }
 
 /// An image with a count of references of this thread's own, so that shards do not contend for the shared one.

@@ -20,6 +20,8 @@ const LZ4_MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
 const SNAPPY_GROWTH_MAX: usize = 22;
 /// Output buffer of the streaming codecs.
 const CHUNK_BYTES: usize = 16 * 1024;
+/// Bytes that are compressed in one step: whole xerial blocks, and little enough for the slowest codec.
+const DEFLATED_BYTES: usize = XERIAL_BLOCK_BYTES;
 /// Compresses `records` and appends them to `out`.
 ///
 /// Fails only where a codec does. Snappy is written in the xerial framing, lz4 as one frame.
@@ -28,35 +30,97 @@ pub fn compress(
     records: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<(), BatchError> {
-    let failed = |_| bad(compression, "the codec failed to compress");
-    match compression {
-        Compression::None => out.extend_from_slice(records),
-        Compression::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::default());
-            encoder.write_all(records).map_err(failed)?;
-            encoder.finish().map_err(failed)?;
+    let mut deflater = Deflater::new(compression, std::mem::take(out))?;
+    deflater.push(records)?;
+    *out = deflater.finish()?;
+    Ok(())
+}
+
+/// The same in steps, after each of which `turn` is awaited with the bytes that it took.
+pub(crate) async fn compress_in_steps(
+    compression: Compression,
+    records: &[u8],
+    out: &mut Vec<u8>,
+    turn: &impl AsyncFn(usize),
+) -> Result<(), BatchError> {
+    let mut deflater = Deflater::new(compression, std::mem::take(out))?;
+    for step in records.chunks(DEFLATED_BYTES) {
+        deflater.push(step)?;
+        if step.len() == DEFLATED_BYTES {
+            turn(step.len()).await;
         }
-        Compression::Snappy => {
-            out.extend_from_slice(&XERIAL_HEADER);
-            let mut encoder = snap::raw::Encoder::new();
-            for block in records.chunks(XERIAL_BLOCK_BYTES) {
-                let packed = encoder
-                    .compress_vec(block)
-                    .map_err(|_| bad(compression, "the codec failed to compress"))?;
-                out.extend_from_slice(&(packed.len() as u32).to_be_bytes());
-                out.extend_from_slice(&packed);
+    }
+    *out = deflater.finish()?;
+    Ok(())
+}
+
+/// Compresses behind what is already there.
+struct Deflater {
+    compression: Compression,
+    codec: Deflating,
+}
+
+enum Deflating {
+    Plain(Vec<u8>),
+    Gzip(flate2::write::GzEncoder<Vec<u8>>),
+    Xerial(snap::raw::Encoder, Vec<u8>),
+    Lz4(lz4_flex::frame::FrameEncoder<Vec<u8>>),
+    Zstd(zstd::stream::Encoder<'static, Vec<u8>>),
+}
+
+impl Deflater {
+    fn new(compression: Compression, mut out: Vec<u8>) -> Result<Self, BatchError> {
+        let codec = match compression {
+            Compression::None => Deflating::Plain(out),
+            Compression::Gzip => Deflating::Gzip(flate2::write::GzEncoder::new(
+                out,
+                flate2::Compression::default(),
+            )),
+            Compression::Snappy => {
+                out.extend_from_slice(&XERIAL_HEADER);
+                Deflating::Xerial(snap::raw::Encoder::new(), out)
+            }
+            Compression::Lz4 => Deflating::Lz4(lz4_flex::frame::FrameEncoder::new(out)),
+            Compression::Zstd => Deflating::Zstd(
+                zstd::stream::Encoder::new(out, 0).map_err(|_| failed(compression))?,
+            ),
+        };
+        Ok(Self { compression, codec })
+    }
+
+    /// Takes the next bytes; all but the last time whole xerial blocks.
+    fn push(&mut self, records: &[u8]) -> Result<(), BatchError> {
+        let failed = |_| failed(self.compression);
+        match &mut self.codec {
+            Deflating::Plain(out) => out.extend_from_slice(records),
+            Deflating::Gzip(encoder) => encoder.write_all(records).map_err(failed)?,
+            Deflating::Lz4(encoder) => encoder.write_all(records).map_err(failed)?,
+            Deflating::Zstd(encoder) => encoder.write_all(records).map_err(failed)?,
+            Deflating::Xerial(encoder, out) => {
+                for block in records.chunks(XERIAL_BLOCK_BYTES) {
+                    let packed = encoder.compress_vec(block);
+                    let packed = packed.map_err(|_| self::failed(Compression::Snappy))?;
+                    out.extend_from_slice(&(packed.len() as u32).to_be_bytes());
+                    out.extend_from_slice(&packed);
+                }
             }
         }
-        Compression::Lz4 => {
-            let mut encoder = lz4_flex::frame::FrameEncoder::new(out);
-            encoder.write_all(records).map_err(failed)?;
-            encoder
-                .finish()
-                .map_err(|_| bad(compression, "the codec failed to compress"))?;
-        }
-        Compression::Zstd => zstd::stream::copy_encode(records, out, 0).map_err(failed)?,
+        Ok(())
     }
-    Ok(())
+
+    fn finish(self) -> Result<Vec<u8>, BatchError> {
+        let failed = |_| failed(self.compression);
+        match self.codec {
+            Deflating::Plain(out) | Deflating::Xerial(_, out) => Ok(out),
+            Deflating::Gzip(encoder) => encoder.finish().map_err(failed),
+            Deflating::Zstd(encoder) => encoder.finish().map_err(failed),
+            Deflating::Lz4(encoder) => encoder.finish().map_err(|_| self::failed(self.compression)),
+        }
+    }
+}
+
+fn failed(compression: Compression) -> BatchError {
+    bad(compression, "the codec failed to compress")
 }
 
 /// The records of a batch, decompressed; at most `cap` bytes.
@@ -77,6 +141,22 @@ pub fn decompress(
     let (mut out, mut chunk) = (Vec::new(), Vec::new());
     while inflater.next_chunk(&mut chunk)? {
         out.extend_from_slice(&chunk);
+    }
+    Ok(out)
+}
+
+/// The same in steps, after each of which `turn` is awaited with the bytes that it gave. A raw snappy block is one step, whatever its size.
+pub(super) async fn decompress_in_steps(
+    compression: Compression,
+    payload: &[u8],
+    cap: usize,
+    turn: &impl AsyncFn(usize),
+) -> Result<Vec<u8>, BatchError> {
+    let mut inflater = Inflater::new(compression, payload, cap)?;
+    let (mut out, mut chunk) = (Vec::new(), Vec::new());
+    while inflater.next_chunk(&mut chunk)? {
+        out.extend_from_slice(&chunk);
+        turn(chunk.len()).await;
     }
     Ok(out)
 }

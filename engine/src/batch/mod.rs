@@ -17,6 +17,7 @@ mod varint;
 mod zstd_stream;
 
 pub use builder::{BatchBuilder, seal};
+pub(crate) use compression::compress_in_steps;
 pub use compression::{compress, decompress};
 pub use control::EndTransactionMarker;
 pub use error::{BatchError, RecordError, code};
@@ -27,6 +28,7 @@ pub use header::{
 };
 pub use iterate::{Batch, Batches, batches};
 pub use record::{Record, RecordHeader, Records};
+pub(crate) use search::read_records_in_steps;
 pub use search::{RecordBytes, TimedRecord, first_at_or_after, max_timestamp_record, read_records};
 pub use validate::{ProduceRules, ValidBatch, validate_produce};
 

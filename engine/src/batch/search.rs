@@ -3,7 +3,7 @@
 //! Stored batches were checked when they were appended, but disks rot: every answer is an error rather than a guess where the bytes disagree with themselves, and decompression stays under the caller's cap.
 
 use super::{
-    compression::decompress,
+    compression::{decompress, decompress_in_steps},
     error::BatchError,
     header::{BatchHeader, Compression, HEADER_BYTES, TimestampType},
     record::Records,
@@ -52,12 +52,7 @@ pub fn read_records<'a>(
     header: &BatchHeader,
     cap: usize,
 ) -> Result<RecordBytes<'a>, BatchError> {
-    let payload = batch
-        .get(HEADER_BYTES..header.size())
-        .ok_or(BatchError::LengthMismatch {
-            claimed: header.size() as i64,
-            present: batch.len(),
-        })?;
+    let payload = payload_of(batch, header)?;
     let bytes = match header.attributes.compression()? {
         Compression::None => Cow::Borrowed(payload),
         compression => Cow::Owned(decompress(compression, payload, cap)?),
@@ -65,6 +60,32 @@ pub fn read_records<'a>(
     Ok(RecordBytes {
         bytes,
         count: header.record_count,
+    })
+}
+
+/// The same in steps, where there is something to decompress: after each `turn` is awaited with the bytes that it gave.
+pub(crate) async fn read_records_in_steps<'a>(
+    batch: &'a [u8],
+    header: &BatchHeader,
+    cap: usize,
+    turn: &impl AsyncFn(usize),
+) -> Result<RecordBytes<'a>, BatchError> {
+    let payload = payload_of(batch, header)?;
+    let bytes = match header.attributes.compression()? {
+        Compression::None => Cow::Borrowed(payload),
+        compression => Cow::Owned(decompress_in_steps(compression, payload, cap, turn).await?),
+    };
+    Ok(RecordBytes {
+        bytes,
+        count: header.record_count,
+    })
+}
+
+fn payload_of<'a>(batch: &'a [u8], header: &BatchHeader) -> Result<&'a [u8], BatchError> {
+    let payload = batch.get(HEADER_BYTES..header.size());
+    payload.ok_or(BatchError::LengthMismatch {
+        claimed: header.size() as i64,
+        present: batch.len(),
     })
 }
 

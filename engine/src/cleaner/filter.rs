@@ -5,12 +5,15 @@
 //! next one must follow. A batch that loses nothing is kept byte for byte; another one keeps its offsets, sequences, epoch and codec.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
+use super::STRETCH_BYTES;
 use super::offset_map::OffsetMap;
 use super::transactions::{CleanedTransactions, Marker, MarkerFate};
 use crate::batch::{
     BatchError, BatchHeader, Compression, HEADER_BYTES, LENGTH_OVERHEAD_BYTES, NO_TIMESTAMP,
-    Record, RecordBytes, TimestampType, compress, read_records, seal,
+    Record, RecordBytes, Records, TimestampType, compress_in_steps, read_records,
+    read_records_in_steps, seal,
 };
 use crate::index::AbortedTransaction;
 use crate::producer_state::LastOfProducer;
@@ -46,6 +49,47 @@ pub(crate) struct Filter<'a> {
     transactions: CleanedTransactions,
     /// Aborted transactions whose records or markers stay, in order; for the new segment's index.
     pub aborted: Vec<AbortedTransaction>,
+    /// What the last batch came to; kept for its memory.
+    judged: Judged,
+}
+
+/// The records of a batch that stay.
+#[derive(Default)]
+struct Judged {
+    /// Where they lie, as few neighbouring ranges as there are.
+    runs: Vec<Range<usize>>,
+    count: i32,
+    max_timestamp: i64,
+    /// There is a tombstone among them.
+    tombstones: bool,
+}
+
+impl Judged {
+    fn clear(&mut self) {
+        self.runs.clear();
+        (self.count, self.max_timestamp) = (0, NO_TIMESTAMP);
+        self.tombstones = false;
+    }
+
+    fn all(header: &BatchHeader, records: &RecordBytes<'_>) -> Self {
+        let all = 0..records.bytes().len();
+        Self {
+            runs: vec![all],
+            count: header.record_count,
+            max_timestamp: header.max_timestamp,
+            tombstones: false,
+        }
+    }
+
+    fn add(&mut self, raw: Range<usize>, timestamp: i64, is_tombstone: bool) {
+        self.count += 1;
+        self.max_timestamp = self.max_timestamp.max(timestamp);
+        self.tombstones |= is_tombstone;
+        match self.runs.last_mut() {
+            Some(run) if run.end == raw.start => run.end = raw.end,
+            _ => self.runs.push(raw),
+        }
+    }
 }
 
 impl<'a> Filter<'a> {
@@ -55,6 +99,7 @@ impl<'a> Filter<'a> {
             rules,
             transactions: CleanedTransactions::default(),
             aborted: Vec::new(),
+            judged: Judged::default(),
         }
     }
 
@@ -63,11 +108,16 @@ impl<'a> Filter<'a> {
         self.transactions.add(aborted);
     }
 
-    /// Judges the next batch, whose header is `header`.
+    /// Judges the next batch, whose header is `header`. While that takes long, `turn` is awaited again and again, with the bytes worked on.
     ///
     /// # Errors
     /// When its records cannot be read.
-    pub fn judge(&mut self, header: &BatchHeader, batch: &[u8]) -> Result<Kept, BatchError> {
+    pub async fn judge(
+        &mut self,
+        header: &BatchHeader,
+        batch: &[u8],
+        turn: &impl AsyncFn(usize),
+    ) -> Result<Kept, BatchError> {
         let control = header.attributes.is_control();
         let horizon = header
             .attributes
@@ -96,40 +146,85 @@ impl<'a> Filter<'a> {
         if control {
             return if idle_marker && horizon.is_none() {
                 let records = read_records(batch, header, self.rules.decompressed_bytes_max)?;
+                let judged = Judged::all(header, &records);
                 let horizon = Some(self.new_horizon());
-                rewrite(header, &records, horizon, |_| true).map(Kept::Changed)
+                let changed = rewrite(header, &records, horizon, &judged, turn).await?;
+                Ok(Kept::Changed(changed))
             } else {
                 Ok(Kept::Whole)
             };
         }
-        self.judge_records(header, batch, horizon.is_some(), passed)
+        let mut judged = std::mem::take(&mut self.judged);
+        judged.clear();
+        let kept = self
+            .judge_records(
+                header,
+                batch,
+                (horizon.is_some(), passed),
+                &mut judged,
+                turn,
+            )
+            .await;
+        self.judged = judged;
+        kept
     }
 
-    fn judge_records(
+    /// `horizon`: whether the batch has one, and whether it has passed.
+    async fn judge_records(
         &self,
         header: &BatchHeader,
         batch: &[u8],
-        has_horizon: bool,
-        passed: bool,
+        horizon: (bool, bool),
+        judged: &mut Judged,
+        turn: &impl AsyncFn(usize),
     ) -> Result<Kept, BatchError> {
-        let records = read_records(batch, header, self.rules.decompressed_bytes_max)?;
-        let (mut kept, mut tombstones) = (0, false);
-        for record in records.iter() {
-            let record = record?;
-            if self.stays(header, &record, passed) {
-                kept += 1;
-                tombstones |= record.value.is_none();
+        let (has_horizon, passed) = horizon;
+        let cap = self.rules.decompressed_bytes_max;
+        let records = read_records_in_steps(batch, header, cap, turn).await?;
+        let mut walk = records.iter();
+        loop {
+            let from = walk.position();
+            if !self.judge_stretch(header, &mut walk, passed, judged)? {
+                break;
             }
+            turn(walk.position() - from).await;
         }
-        let horizon = (tombstones && !has_horizon).then(|| self.new_horizon());
-        if kept == 0 {
+        let horizon = (judged.tombstones && !has_horizon).then(|| self.new_horizon());
+        if judged.count == 0 {
             return Ok(self.without_records(header));
         }
-        if kept == header.record_count && horizon.is_none() {
+        if judged.count == header.record_count && horizon.is_none() {
             return Ok(Kept::Whole);
         }
-        let stays = |record: &Record<'_>| self.stays(header, record, passed);
-        rewrite(header, &records, horizon, stays).map(Kept::Changed)
+        let changed = rewrite(header, &records, horizon, judged, turn).await?;
+        Ok(Kept::Changed(changed))
+    }
+
+    /// Judges the next records; whether there may be more.
+    fn judge_stretch(
+        &self,
+        header: &BatchHeader,
+        walk: &mut Records<'_>,
+        horizon_passed: bool,
+        judged: &mut Judged,
+    ) -> Result<bool, BatchError> {
+        let until = Records::position(walk).saturating_add(STRETCH_BYTES);
+        while Records::position(walk) < until {
+            let from = Records::position(walk);
+            let Some(record) = walk.next() else {
+                return Ok(false);
+            };
+            let record = record?;
+            if self.stays(header, &record, horizon_passed) {
+                let timestamp = header.base_timestamp.wrapping_add(record.timestamp_delta);
+                judged.add(
+                    from..Records::position(walk),
+                    timestamp,
+                    record.value.is_none(),
+                );
+            }
+        }
+        Ok(true)
     }
 
     fn stays(&self, header: &BatchHeader, record: &Record<'_>, horizon_passed: bool) -> bool {
@@ -202,41 +297,42 @@ pub(crate) fn bare(header: &BatchHeader) -> [u8; HEADER_BYTES] {
     bytes
 }
 
-/// The batch with those records that `stays` takes, and with a delete horizon if one is given.
-fn rewrite(
+/// The batch with the records that stay, and with a delete horizon if one is given.
+async fn rewrite(
     header: &BatchHeader,
     records: &RecordBytes<'_>,
     horizon: Option<i64>,
-    stays: impl Fn(&Record<'_>) -> bool,
+    judged: &Judged,
+    turn: &impl AsyncFn(usize),
 ) -> Result<Vec<u8>, BatchError> {
     let compression = header.attributes.compression()?;
     let base_timestamp = horizon.unwrap_or(header.base_timestamp);
-    let mut payload = Vec::with_capacity(records.bytes().len());
-    let (mut record_count, mut max_timestamp) = (0, NO_TIMESTAMP);
-    let mut walk = records.iter();
-    let mut from = 0;
-    while let Some(record) = walk.next() {
-        let record = record?;
-        let raw = from..walk.position();
-        from = raw.end;
-        if !stays(&record) {
-            continue;
-        }
-        record_count += 1;
-        let timestamp = header.base_timestamp.wrapping_add(record.timestamp_delta);
-        max_timestamp = max_timestamp.max(timestamp);
-        if base_timestamp == header.base_timestamp {
-            payload.extend_from_slice(&records.bytes()[raw]);
+    let later_by = base_timestamp.wrapping_sub(header.base_timestamp);
+    let size: usize = judged.runs.iter().map(Range::len).sum();
+    let mut payload = Vec::with_capacity(size);
+    let mut told = 0;
+    for run in &judged.runs {
+        if later_by == 0 {
+            payload.extend_from_slice(&records.bytes()[run.clone()]);
         } else {
-            record.write(timestamp.wrapping_sub(base_timestamp), &mut payload);
+            let mut at = run.start;
+            while at < run.end {
+                let record = Record::read(records.bytes(), &mut at).map_err(BatchError::Invalid)?;
+                record.write(record.timestamp_delta.wrapping_sub(later_by), &mut payload);
+                if payload.len() - told >= STRETCH_BYTES {
+                    turn(payload.len() - told).await;
+                    told = payload.len();
+                }
+            }
         }
     }
+    let mut max_timestamp = judged.max_timestamp;
     if header.attributes.timestamp_type() == TimestampType::LogAppendTime {
         max_timestamp = header.max_timestamp;
     }
     let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
     bytes.resize(HEADER_BYTES, 0);
-    compress(compression, &payload, &mut bytes)?;
+    compress_in_steps(compression, &payload, &mut bytes, turn).await?;
     let length =
         i32::try_from(bytes.len() - LENGTH_OVERHEAD_BYTES).map_err(|_| BatchError::TooLarge {
             len: bytes.len(),
@@ -249,7 +345,7 @@ fn rewrite(
             .with_delete_horizon(horizon.is_some() || header.attributes.has_delete_horizon()),
         base_timestamp,
         max_timestamp,
-        record_count,
+        record_count: judged.count,
         ..*header
     };
     bytes[..HEADER_BYTES].copy_from_slice(&rewritten.encode());

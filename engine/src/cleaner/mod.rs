@@ -6,7 +6,11 @@
 
 pub(crate) mod filter;
 mod hash;
+pub(crate) mod memory;
 pub(crate) mod offset_map;
 pub(crate) mod range;
 pub(crate) mod throttle;
 pub(crate) mod transactions;
+
+/// Bytes of records that are worked on at a stretch before others may have a turn: less than 100 µs.
+pub(crate) const STRETCH_BYTES: usize = 64 << 10;

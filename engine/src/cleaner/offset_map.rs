@@ -22,10 +22,16 @@ pub(crate) struct OffsetMap {
 }
 
 impl OffsetMap {
+    /// What a map for so many keys takes.
+    pub fn bytes_for(keys: u64) -> u64 {
+        let slots = keys.saturating_mul(100) / LOAD_PERCENT as u64 + 2;
+        slots.saturating_mul(SLOT_BYTES as u64)
+    }
+
     /// An empty map in at most `bytes_max` bytes, and no more than `keys_max` keys need. `key` is the secret that hashes are made under.
     pub fn new(bytes_max: u64, keys_max: u64, key: [u64; 2]) -> Self {
         let slots_max = (bytes_max / SLOT_BYTES as u64).max(2);
-        let wished = keys_max.saturating_mul(100) / LOAD_PERCENT as u64 + 2;
+        let wished = Self::bytes_for(keys_max) / SLOT_BYTES as u64;
         let slots = wished.min(slots_max) as usize;
         Self {
             hash: KeyHash::new(key),

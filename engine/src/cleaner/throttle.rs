@@ -41,7 +41,7 @@ impl Throttle {
         }
     }
 
-    /// So many bytes were read, worked on or written. While others are busy, each stretch of work is followed by as long a pause.
+    /// So many bytes were read or written. While others are busy, each stretch of work is followed by as long a pause.
     pub fn done(&mut self, bytes: u64, now_us: u64, others_busy: bool) -> Pause {
         let mut wait = 0;
         if self.bytes_per_second < u64::MAX {
@@ -51,6 +51,15 @@ impl Throttle {
             self.paid_at = from.saturating_add(cost);
             wait = self.paid_at.saturating_sub(now_us);
         }
+        self.stretch(bytes, wait, now_us, others_busy)
+    }
+
+    /// So many bytes were worked on in memory, which the limit does not count.
+    pub fn worked(&mut self, bytes: u64, now_us: u64, others_busy: bool) -> Pause {
+        self.stretch(bytes, 0, now_us, others_busy)
+    }
+
+    fn stretch(&mut self, bytes: u64, mut wait: u64, now_us: u64, others_busy: bool) -> Pause {
         self.slice_bytes = self.slice_bytes.saturating_add(bytes);
         let over =
             now_us.saturating_sub(self.slice_began) >= SLICE_US || self.slice_bytes >= SLICE_BYTES;
@@ -106,5 +115,14 @@ mod tests {
         assert_eq!(throttle.done(1000, 2000, true), Pause::Sleep(SLICE_US));
         throttle.resumed(5000);
         assert_eq!(throttle.done(SLICE_BYTES, 5000, false), Pause::Yield);
+    }
+
+    #[test]
+    fn work_in_memory_ends_a_stretch_and_costs_nothing() {
+        let mut throttle = Throttle::new(1000, 0);
+        assert_eq!(throttle.worked(SLICE_BYTES - 1, 0, false), Pause::None);
+        assert_eq!(throttle.worked(1, 0, false), Pause::Yield);
+        throttle.resumed(0);
+        assert_eq!(throttle.done(1, 0, false), Pause::Sleep(1000));
     }
 }

@@ -50,6 +50,33 @@ pub(crate) struct CleanerState {
     told_short: Cell<bool>,
 }
 
+/// Work on so many bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Work {
+    /// Read or written.
+    Io(usize),
+    /// Unpacked, looked at or packed.
+    Memory(usize),
+}
+
+/// What is not tried again before the cleaner has rested.
+#[derive(Default)]
+struct PassedOver {
+    logs: BTreeSet<LogKey>,
+    /// Log directories that are full.
+    directories: BTreeSet<usize>,
+}
+
+impl PassedOver {
+    fn has<E: Environment>(&self, log: &Log<E>) -> bool {
+        self.directories.contains(&log.directory_index()) || self.logs.contains(&key_of(log))
+    }
+}
+
+fn key_of<E: Environment>(log: &Log<E>) -> LogKey {
+    (log.topic_id(), log.topic_partition().partition)
+}
+
 impl CleanerState {
     /// Nothing done yet.
     pub fn new(config: &EngineConfig, now_us: u64) -> Self {
@@ -63,10 +90,14 @@ impl CleanerState {
         }
     }
 
-    /// So many bytes were worked on; what to do before going on. `journal_entries` shows whether others are busy.
-    pub fn done(&self, bytes: u64, now_us: u64, journal_entries: u64) -> Pause {
+    /// So much was done; what to do before going on. `journal_entries` shows whether others are busy.
+    pub fn done(&self, work: Work, now_us: u64, journal_entries: u64) -> Pause {
         let busy = self.journal_entries.get() != journal_entries;
-        let pause = self.throttle.borrow_mut().done(bytes, now_us, busy);
+        let mut throttle = self.throttle.borrow_mut();
+        let pause = match work {
+            Work::Io(bytes) => throttle.done(bytes as u64, now_us, busy),
+            Work::Memory(bytes) => throttle.worked(bytes as u64, now_us, busy),
+        };
         if pause != Pause::None {
             self.journal_entries.set(journal_entries);
         }
@@ -115,17 +146,23 @@ impl<E: Environment> Shard<E> {
         }
     }
 
-    /// Cleans one log after the other, the dirtiest first, until none is due or one is not done.
+    /// Cleans one log after the other, the dirtiest first, until none is due but those that have to wait.
     pub(crate) async fn clean_what_is_due(&self, now_ms: i64) {
         let _turn = self.cleaner.turn.enter().await;
-        while let Some((log, range)) = self.dirtiest_log(now_ms).await {
-            if self.stopping.get() || !self.clean_log(&log, &range, now_ms).await {
+        let mut passed_over = PassedOver::default();
+        while let Some((log, range)) = self.dirtiest_log(now_ms, &passed_over).await {
+            if self.stopping.get() {
                 return;
             }
+            self.clean_log(&log, &range, now_ms, &mut passed_over).await;
         }
     }
 
-    async fn dirtiest_log(&self, now_ms: i64) -> Option<(Rc<Log<E>>, DirtyRange)> {
+    async fn dirtiest_log(
+        &self,
+        now_ms: i64,
+        passed_over: &PassedOver,
+    ) -> Option<(Rc<Log<E>>, DirtyRange)> {
         {
             let logs = self.logs.borrow();
             let mut uncleanable = self.cleaner.uncleanable.borrow_mut();
@@ -148,11 +185,14 @@ impl<E: Environment> Shard<E> {
             let range = match log.dirty_range(cleaned_to, now_ms).await {
                 Ok(range) => range,
                 Err(failure) => {
-                    self.cleaning_failed(&log, failure);
+                    self.cleaning_failed(&log, failure, &mut PassedOver::default());
                     continue;
                 }
             };
             max_dirty_percent = max_dirty_percent.max(range.dirty_percent());
+            if passed_over.has(&log) {
+                continue;
+            }
             let least = log.state.borrow().config.min_cleanable_dirty_millionths;
             if range.is_due(least)
                 && dirtiest
@@ -167,11 +207,17 @@ impl<E: Environment> Shard<E> {
         dirtiest
     }
 
-    /// One pass; whether another log may follow.
-    async fn clean_log(&self, log: &Rc<Log<E>>, range: &DirtyRange, now_ms: i64) -> bool {
+    /// One pass.
+    async fn clean_log(
+        &self,
+        log: &Rc<Log<E>>,
+        range: &DirtyRange,
+        now_ms: i64,
+        passed_over: &mut PassedOver,
+    ) {
         let cleaned = match log.clean(range, now_ms).await {
             Ok(cleaned) => cleaned,
-            Err(failure) => return self.cleaning_failed(log, failure),
+            Err(failure) => return self.cleaning_failed(log, failure, passed_over),
         };
         self.cleaner.told_short.set(false);
         self.cleaner.count(|counters| {
@@ -180,22 +226,24 @@ impl<E: Environment> Shard<E> {
             counters.kept_bytes += cleaned.kept_bytes;
         });
         tracing::debug!(log = %log.topic_partition(), ?cleaned, "cleaned");
-        match self.write_cleaned_to(log, &cleaned).await {
-            Ok(()) => true,
-            Err(error) => {
-                // The next pass begins where this one did.
-                tracing::warn!(log = %log.topic_partition(), "how far it was cleaned cannot be noted: {error}");
-                false
-            }
+        if let Err(error) = self.write_cleaned_to(log, &cleaned).await {
+            // The next pass begins where this one did.
+            tracing::warn!(log = %log.topic_partition(), "how far it was cleaned cannot be noted: {error}");
+            passed_over.logs.insert(key_of(log));
         }
     }
 
-    /// Says what kept a log from being cleaned; whether another one may be tried.
-    fn cleaning_failed(&self, log: &Rc<Log<E>>, failure: CleanFailure) -> bool {
+    /// Says what kept a log from being cleaned, and what has to wait therefore.
+    fn cleaning_failed(
+        &self,
+        log: &Rc<Log<E>>,
+        failure: CleanFailure,
+        passed_over: &mut PassedOver,
+    ) {
         match failure {
             CleanFailure::Interrupted(reason) => {
                 tracing::debug!(log = %log.topic_partition(), "cleaning ends early: {reason}");
-                false
+                passed_over.logs.insert(key_of(log));
             }
             CleanFailure::Short(error) => {
                 if !self.cleaner.told_short.replace(true) {
@@ -206,22 +254,21 @@ impl<E: Environment> Shard<E> {
                     };
                     tracing::warn!(log = %log.topic_partition(), "cleaning has to wait for {what}: {error}");
                 }
-                false
+                // To read all of the next log only to find the same disk full again would be a waste.
+                passed_over.directories.insert(log.directory_index());
             }
             CleanFailure::Uncleanable(reason) => {
                 tracing::error!(log = %log.topic_partition(), "it is not cleaned any more until the next start: {reason}");
                 let mut uncleanable = self.cleaner.uncleanable.borrow_mut();
-                uncleanable.insert((log.topic_id(), log.topic_partition().partition));
+                uncleanable.insert(key_of(log));
                 let count = uncleanable.len() as u64;
                 self.cleaner.count(|counters| counters.uncleanable = count);
-                true
             }
         }
     }
 
     fn is_uncleanable(&self, log: &Log<E>) -> bool {
-        let key = (log.topic_id(), log.topic_partition().partition);
-        self.cleaner.uncleanable.borrow().contains(&key)
+        self.cleaner.uncleanable.borrow().contains(&key_of(log))
     }
 
     fn cleaned_to(&self, log: &Log<E>) -> Option<i64> {

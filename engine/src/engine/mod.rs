@@ -5,7 +5,7 @@
 
 mod background;
 pub(crate) mod ballast;
-mod cleaner;
+pub(crate) mod cleaner;
 mod directories;
 mod maintain;
 mod open;

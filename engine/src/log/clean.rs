@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use super::Log;
 use super::clean_files::{Output, SegmentReader};
-use crate::batch::{BatchHeader, Record, read_records};
+use crate::batch::{BatchHeader, Record, Records, read_records, read_records_in_steps};
+use crate::cleaner::STRETCH_BYTES;
 use crate::cleaner::filter::{Filter, Kept, Rules, bare};
+use crate::cleaner::memory::PassMemory;
 use crate::cleaner::offset_map::OffsetMap;
 use crate::cleaner::range::{DirtyRange, GroupLimits, Lags, SegmentFacts, groups};
 use crate::cleaner::throttle::Pause;
 use crate::cleaner::transactions::{CleanedTransactions, Marker};
 use crate::engine::ballast::may_pass;
+use crate::engine::cleaner::Work;
 use crate::environment::Environment;
 use crate::index::{AbortedTransaction, OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
 use crate::log::{LogError, ReadError};
@@ -208,11 +211,22 @@ impl<E: Environment> Log<E> {
             .filter(|segment| segment.end <= range.first_uncleanable)
             .collect();
         let aborted = self.all_aborted().await?;
+        let offsets = (range.first_uncleanable - range.first_dirty).max(0) as u64;
+        let memory = self
+            .shard
+            .config
+            .cleaner_memory
+            .take(OffsetMap::bytes_for(offsets));
         let map = self
-            .map_dirty_part(&facts, range, &aborted, done.truncations)
+            .map_dirty_part(&facts, range, &aborted, done.truncations, &memory)
             .await?;
         done.end_offset = map.latest_offset() + 1;
         if done.end_offset <= range.first_dirty {
+            if memory.bytes < self.shard.config.cleaner_memory.most_bytes() {
+                return Err(CleanFailure::Interrupted(
+                    "other shards' passes have the memory",
+                ));
+            }
             return Err(CleanFailure::Uncleanable(format!(
                 "the batch at offset {} has more keys than the {} that log.cleaner.dedupe.buffer.size has room for",
                 range.first_dirty,
@@ -260,11 +274,11 @@ impl<E: Environment> Log<E> {
         range: &DirtyRange,
         aborted: &[AbortedTransaction],
         truncations: u64,
+        memory: &PassMemory,
     ) -> Result<OffsetMap, CleanFailure> {
         let env = &self.shard.env;
-        let offsets = (range.first_uncleanable - range.first_dirty).max(0) as u64;
         let secret = [env.random(), env.random()];
-        let mut map = OffsetMap::new(self.shard.config.cleaner_dedupe_bytes, offsets, secret);
+        let mut map = OffsetMap::new(memory.bytes, u64::MAX, secret);
         let mut transactions = CleanedTransactions::default();
         transactions.add(aborted.iter().copied());
         for segment in facts
@@ -277,14 +291,15 @@ impl<E: Environment> Log<E> {
             };
             let mut reader = self.reader_of(segment, position).await?;
             while let Some((header, batch)) = reader.next().await? {
-                let full = !map_batch(
+                let turn = async |bytes| self.breathe(bytes).await;
+                let noted = map_batch(
                     &mut map,
                     &mut transactions,
-                    &header,
-                    &batch,
+                    (&header, &batch),
                     range.first_dirty,
-                )?;
-                if full {
+                    &turn,
+                );
+                if !noted.await? {
                     return Ok(map);
                 }
                 if header.last_offset() >= range.first_dirty {
@@ -315,7 +330,8 @@ impl<E: Environment> Log<E> {
                     break;
                 };
                 let ends_group = number + 1 == members.len() && reader.is_at_end();
-                let kept = judge(filter, &header, &batch, ends_group)?;
+                let turn = async |bytes| self.breathe(bytes).await;
+                let kept = judge(filter, &header, &batch, ends_group, &turn).await?;
                 if output.is_none() && (members.len() > 1 || kept != Kept::Whole) {
                     let mut begun = self.begin_output(first.base, done.truncations).await?;
                     self.copy_start(&mut begun, first, position, done.truncations)
@@ -324,7 +340,10 @@ impl<E: Environment> Log<E> {
                 }
                 let mut worked = batch.len();
                 match (&mut output, &kept) {
-                    (Some(output), Kept::Whole) => output.push(self, &header, &batch).await?,
+                    (Some(output), Kept::Whole) => {
+                        worked += batch.len();
+                        output.push(self, &header, &batch).await?;
+                    }
                     (Some(output), Kept::Changed(changed)) => {
                         let header = BatchHeader::parse(changed).map_err(uncleanable)?;
                         worked += changed.len();
@@ -358,7 +377,7 @@ impl<E: Environment> Log<E> {
             && let Some((header, batch)) = reader.next().await?
         {
             output.push(self, &header, &batch).await?;
-            self.pause(batch.len(), truncations).await?;
+            self.pause(2 * batch.len(), truncations).await?;
         }
         Ok(())
     }
@@ -369,7 +388,7 @@ impl<E: Environment> Log<E> {
         position: u64,
     ) -> Result<SegmentReader<E>, CleanFailure> {
         let file = self.open_segment(segment.base).await?;
-        let step = self.shard.config.cleaner_io_buffer_bytes / 2;
+        let step = self.shard.config.cleaner_io_buffer_bytes / 4;
         let pool = self.shard.pool.clone();
         Ok(SegmentReader::new(
             file,
@@ -399,16 +418,25 @@ impl<E: Environment> Log<E> {
         Ok(found)
     }
 
-    /// Lets others have a turn when it is time to.
+    /// Lets others have a turn when it is time to, after so many bytes were read and written.
     async fn pause(&self, bytes: usize, truncations: u64) -> Result<(), CleanFailure> {
+        match self.rest_after(Work::Io(bytes)).await {
+            true => self.check_cleanable(truncations),
+            false => Ok(()),
+        }
+    }
+
+    /// The same in the middle of a batch, whose bytes are counted elsewhere.
+    async fn breathe(&self, bytes: usize) {
+        self.rest_after(Work::Memory(bytes)).await;
+    }
+
+    /// Whether others had a turn.
+    async fn rest_after(&self, work: Work) -> bool {
         let shard = &self.shard;
-        let pause = shard.cleaner.done(
-            bytes as u64,
-            shard.env.now(),
-            shard.journal().counters().entries,
-        );
-        match pause {
-            Pause::None => return Ok(()),
+        let entries = shard.journal().counters().entries;
+        match shard.cleaner.done(work, shard.env.now(), entries) {
+            Pause::None => return false,
             Pause::Yield => yield_now().await,
             Pause::Sleep(microseconds) => {
                 shard
@@ -417,7 +445,7 @@ impl<E: Environment> Log<E> {
             }
         }
         shard.cleaner.resumed(shard.env.now());
-        self.check_cleanable(truncations)
+        true
     }
 
     /// Whether a pass that began so many truncations ago may go on.
@@ -436,13 +464,15 @@ impl<E: Environment> Log<E> {
 }
 
 /// What stays of a batch; of the last one of a group always something, so that the new segment ends where the old ones did.
-fn judge(
+async fn judge(
     filter: &mut Filter<'_>,
     header: &BatchHeader,
     batch: &[u8],
     ends_group: bool,
+    turn: &impl AsyncFn(usize),
 ) -> Result<Kept, CleanFailure> {
-    let kept = filter.judge(header, batch).map_err(uncleanable)?;
+    let judged = filter.judge(header, batch, turn).await;
+    let kept = judged.map_err(uncleanable)?;
     Ok(match kept {
         Kept::Nothing if ends_group && header.record_count == 0 => Kept::Whole,
         Kept::Nothing if ends_group => Kept::Changed(bare(header).to_vec()),
@@ -451,12 +481,12 @@ fn judge(
 }
 
 /// Notes the keys of a batch; false when the map is full.
-fn map_batch(
+async fn map_batch(
     map: &mut OffsetMap,
     transactions: &mut CleanedTransactions,
-    header: &BatchHeader,
-    batch: &[u8],
+    (header, batch): (&BatchHeader, &[u8]),
     first_dirty: i64,
+    turn: &impl AsyncFn(usize),
 ) -> Result<bool, CleanFailure> {
     if header.attributes.is_control() {
         let records = read_records(batch, header, DECOMPRESSED_BYTES_MAX).map_err(uncleanable)?;
@@ -467,8 +497,40 @@ fn map_batch(
     if transactions.batch(header) || header.last_offset() < first_dirty {
         return Ok(true);
     }
-    let records = read_records(batch, header, DECOMPRESSED_BYTES_MAX).map_err(uncleanable)?;
-    for record in records.iter() {
+    let records = read_records_in_steps(batch, header, DECOMPRESSED_BYTES_MAX, turn).await;
+    let records = records.map_err(uncleanable)?;
+    let mut walk = records.iter();
+    loop {
+        let from = walk.position();
+        match map_stretch(map, header, &mut walk, first_dirty)? {
+            Mapped::Stretch => turn(walk.position() - from).await,
+            Mapped::All => return Ok(true),
+            Mapped::Full => return Ok(false),
+        }
+    }
+}
+
+/// How far a batch's keys are noted.
+enum Mapped {
+    /// There may be more.
+    Stretch,
+    /// All are.
+    All,
+    /// The map is full.
+    Full,
+}
+
+fn map_stretch(
+    map: &mut OffsetMap,
+    header: &BatchHeader,
+    walk: &mut Records<'_>,
+    first_dirty: i64,
+) -> Result<Mapped, CleanFailure> {
+    let until = Records::position(walk).saturating_add(STRETCH_BYTES);
+    while Records::position(walk) < until {
+        let Some(record) = walk.next() else {
+            return Ok(Mapped::All);
+        };
         let record: Record<'_> = record.map_err(uncleanable)?;
         let offset = header
             .base_offset
@@ -477,10 +539,10 @@ fn map_batch(
             && offset >= first_dirty
             && !map.put(key, offset)
         {
-            return Ok(false);
+            return Ok(Mapped::Full);
         }
     }
-    Ok(true)
+    Ok(Mapped::Stretch)
 }
 
 pub(super) fn uncleanable(error: impl std::fmt::Display) -> CleanFailure {

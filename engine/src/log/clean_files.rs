@@ -1,11 +1,17 @@
 //! The files of a pass: batches read from a sealed segment one after the other, and the segment that what stays is written to.
 //!
-//! A batch that does not match its checksum, or whose offsets do not follow, ends the pass: damage is never copied. Memory is a reading and a writing buffer, and the one batch at hand
-//! when that is larger.
+//! A batch that does not match its checksum, or whose offsets do not follow, ends the pass: damage is never copied. Memory is two buffers for reading and two for writing, one of
+//! each under way while the other is worked on, and the one batch at hand when that is larger.
 
+use std::future::poll_fn;
+use std::io;
 use std::ops::Range;
+use std::pin::Pin;
+use std::task::Poll;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, MaybeDone, maybe_done};
 
 use super::Log;
 use super::clean::{CleanFailure, uncleanable};
@@ -16,13 +22,30 @@ use crate::environment::Environment;
 use crate::index::{AbortedTransaction, SegmentIndexes};
 use crate::memory::{AlignedBuffer, BLOCK_BYTES, MemoryPool, round_up};
 use crate::segment::{SEGMENT_BYTES_LIMIT, index_settings};
+use crate::wait::yield_now;
 
 /// Buffers are at least so large, whatever is configured.
-const BUFFER_BYTES_MIN: usize = 16 * BLOCK_BYTES;
+const BUFFER_BYTES_MIN: usize = 8 * BLOCK_BYTES;
 /// Space is reserved in ever larger steps, of at most so many bytes.
 const RESERVE_BYTES: u64 = 8 << 20;
 
-/// Reads a segment's batches in order.
+type Read = Pin<Box<MaybeDone<LocalBoxFuture<'static, io::Result<(AlignedBuffer, usize)>>>>>;
+type Write = Pin<Box<MaybeDone<LocalBoxFuture<'static, io::Result<()>>>>>;
+
+/// Starts an operation, which goes on while nobody waits for it.
+async fn begin<T: 'static>(
+    operation: LocalBoxFuture<'static, T>,
+) -> Pin<Box<MaybeDone<LocalBoxFuture<'static, T>>>> {
+    let mut begun = Box::pin(maybe_done(operation));
+    poll_fn(|context| {
+        let _ = begun.as_mut().poll(context);
+        Poll::Ready(())
+    })
+    .await;
+    begun
+}
+
+/// Reads a segment's batches in order, and ahead while one buffer is worked on.
 pub(super) struct SegmentReader<E: Environment> {
     file: <E::Disk as Disk>::File,
     pool: MemoryPool,
@@ -31,12 +54,17 @@ pub(super) struct SegmentReader<E: Environment> {
     offsets: Range<i64>,
     size: u64,
     position: u64,
+    /// What has been read from the position on.
     bytes: Bytes,
-    bytes_at: u64,
+    /// And what comes after that.
+    later: Bytes,
+    /// Where the next read begins.
+    next_read: u64,
+    ahead: Option<Read>,
 }
 
 impl<E: Environment> SegmentReader<E> {
-    /// Over `size` bytes of a segment's file, from the batch at `position` on.
+    /// Over `size` bytes of a segment's file, from the batch at `position` on, in two buffers of `step` bytes.
     pub fn new(
         file: <E::Disk as Disk>::File,
         pool: MemoryPool,
@@ -53,7 +81,9 @@ impl<E: Environment> SegmentReader<E> {
             size,
             position,
             bytes: Bytes::new(),
-            bytes_at: 0,
+            later: Bytes::new(),
+            next_read: position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64,
+            ahead: None,
         }
     }
 
@@ -73,10 +103,9 @@ impl<E: Environment> SegmentReader<E> {
             return Ok(None);
         }
         self.fill(HEADER_BYTES).await?;
-        let header = BatchHeader::parse(self.rest()).map_err(|error| self.damaged(error))?;
+        let header = BatchHeader::parse(&self.bytes).map_err(|error| self.damaged(error))?;
         self.fill(header.size()).await?;
-        let at = (self.position - self.bytes_at) as usize;
-        let batch = self.bytes.slice(at..at + header.size());
+        let batch = self.bytes.slice(..header.size());
         if !header.checksum_matches(&batch) {
             return Err(self.damaged("a batch does not match its checksum"));
         }
@@ -90,38 +119,75 @@ impl<E: Environment> SegmentReader<E> {
         }
         self.offsets.start = header.next_offset();
         self.position += header.size() as u64;
+        self.bytes.advance(header.size());
         Ok(Some((header, batch)))
     }
 
-    fn rest(&self) -> &[u8] {
-        let at = self.position.checked_sub(self.bytes_at);
-        let rest = at.and_then(|at| self.bytes.get(at as usize..));
-        rest.unwrap_or_default()
-    }
-
-    /// Makes sure that at least `count` bytes from the position on are in memory.
+    /// Makes sure that at least `count` bytes from the position on are in one piece. What lies in two buffers is copied.
     async fn fill(&mut self, count: usize) -> Result<(), CleanFailure> {
-        if self.rest().len() >= count {
+        if self.bytes.len() >= count {
             return Ok(());
         }
         if self.position + count as u64 > self.size {
             return Err(self.damaged("the segment ends within a batch"));
         }
-        let block = BLOCK_BYTES as u64;
-        let aligned = self.position / block * block;
-        let skip = (self.position - aligned) as usize;
-        let left = (self.size - aligned) as usize;
-        let len = round_up(skip + count).max(self.step).min(round_up(left));
-        self.bytes = Bytes::new();
-        let buffer = self.pool.buffer(len);
-        let (mut buffer, read) = self.file.read_at(aligned, buffer, len).await?;
-        buffer.truncate(read.min(left));
-        self.bytes = buffer.into_bytes();
-        self.bytes_at = aligned;
-        if self.rest().len() < count {
+        if self.bytes.is_empty() {
+            self.bytes = self.next_piece().await?;
+            if self.bytes.len() >= count {
+                return Ok(());
+            }
+        }
+        let mut joined = BytesMut::with_capacity(count);
+        joined.extend_from_slice(&std::mem::take(&mut self.bytes));
+        while joined.len() < count {
+            let mut piece = self.next_piece().await?;
+            joined.extend_from_slice(&piece.split_to(piece.len().min(count - joined.len())));
+            self.later = piece;
+        }
+        self.bytes = joined.freeze();
+        Ok(())
+    }
+
+    /// What comes next, in memory or from the file; at least one byte.
+    async fn next_piece(&mut self) -> Result<Bytes, CleanFailure> {
+        if !self.later.is_empty() {
+            return Ok(std::mem::take(&mut self.later));
+        }
+        let from = self.next_read;
+        if from >= self.size {
+            return Err(self.damaged("the segment ends within a batch"));
+        }
+        let mut reading = match self.ahead.take() {
+            Some(reading) => reading,
+            None => begin(self.read()).await,
+        };
+        reading.as_mut().await;
+        let Some(read) = reading.as_mut().take_output() else {
+            return Err(self.damaged("a read has no result"));
+        };
+        let (mut buffer, read) = read?;
+        let wanted = (self.size - from).min(self.step as u64) as usize;
+        if read < wanted {
             return Err(self.damaged("the file is shorter than the segment"));
         }
-        Ok(())
+        buffer.truncate(wanted);
+        self.next_read += wanted as u64;
+        if self.next_read < self.size {
+            self.ahead = Some(begin(self.read()).await);
+            // So that it is under way while this one is worked on.
+            yield_now().await;
+        }
+        let mut bytes = buffer.into_bytes();
+        // The first one may begin before the position.
+        bytes.advance(self.position.saturating_sub(from).min(wanted as u64) as usize);
+        Ok(bytes)
+    }
+
+    fn read(&self) -> LocalBoxFuture<'static, io::Result<(AlignedBuffer, usize)>> {
+        let left = (self.size - self.next_read).min(self.step as u64) as usize;
+        let len = round_up(left);
+        let (file, buffer, from) = (self.file.clone(), self.pool.buffer(len), self.next_read);
+        async move { file.read_at(from, buffer, len).await }.boxed_local()
     }
 
     fn damaged(&self, reason: impl std::fmt::Display) -> CleanFailure {
@@ -138,6 +204,8 @@ pub(super) struct Output<E: Environment> {
     buffer_at: u64,
     size: u64,
     reserved: u64,
+    /// The write that is under way, of the buffer before.
+    writing: Option<Write>,
     indexes: SegmentIndexes,
 }
 
@@ -171,7 +239,7 @@ impl<E: Environment> Log<E> {
             .open(&path, OpenOptions::SEGMENT)
             .await?;
         file.set_len(0).await?;
-        let bytes = self.shard.config.cleaner_io_buffer_bytes / 2;
+        let bytes = self.shard.config.cleaner_io_buffer_bytes / 4;
         Ok(Output {
             base,
             file,
@@ -182,6 +250,7 @@ impl<E: Environment> Log<E> {
             buffer_at: 0,
             size: 0,
             reserved: 0,
+            writing: None,
             indexes: SegmentIndexes::new(base, index_settings(&self.config())),
         })
     }
@@ -216,7 +285,9 @@ impl<E: Environment> Output<E> {
         Ok(())
     }
 
+    /// Waits for the write before, and begins that of the buffer.
     async fn flush(&mut self, log: &Log<E>) -> Result<(), CleanFailure> {
+        self.written().await?;
         let capacity = self.buffer.capacity();
         let full = std::mem::replace(&mut self.buffer, log.shard.pool.buffer(capacity));
         let bytes = full.into_aligned_slice();
@@ -224,15 +295,26 @@ impl<E: Environment> Output<E> {
         if end > self.reserved {
             // Space for what will be smaller is taken like space for new records: not from what is kept back.
             if !log.shard.restore_ballast(log.directory).await {
-                return Err(std::io::Error::from(std::io::ErrorKind::StorageFull).into());
+                return Err(io::Error::from(io::ErrorKind::StorageFull).into());
             }
             let step = (end - self.reserved).max(self.reserved.min(RESERVE_BYTES));
             self.file.allocate(self.reserved, step, true).await?;
             self.reserved += step;
         }
-        self.file.write_at(self.buffer_at, vec![bytes]).await?;
+        let (file, from) = (self.file.clone(), self.buffer_at);
+        let write = async move { file.write_at(from, vec![bytes]).await };
+        self.writing = Some(begin(write.boxed_local()).await);
         self.buffer_at = end;
         Ok(())
+    }
+
+    /// Waits for what is being written.
+    async fn written(&mut self) -> io::Result<()> {
+        let Some(mut writing) = self.writing.take() else {
+            return Ok(());
+        };
+        writing.as_mut().await;
+        writing.as_mut().take_output().unwrap_or(Ok(()))
     }
 
     /// Writes what is left, gives the file its size and syncs it.
@@ -244,6 +326,7 @@ impl<E: Environment> Output<E> {
         if !self.buffer.is_empty() {
             self.flush(log).await?;
         }
+        self.written().await?;
         self.file.set_len(self.size).await?;
         self.file.sync_data().await?;
         for transaction in aborted {

@@ -74,6 +74,7 @@ impl<E: Environment> Log<E> {
             presence: Cell::new(Presence::Here),
             replacements: Cell::new(0),
             replacing: Turnstile::default(),
+            indexing: Turnstile::default(),
             truncated: Cell::new(None),
             me: me.clone(),
             shard,

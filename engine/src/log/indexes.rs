@@ -22,6 +22,11 @@ fn newest_of(indexes: &SegmentIndexes) -> Option<TimeEntry> {
 }
 
 impl<E: Environment> Log<E> {
+    /// Changes whenever segments are replaced or cut: what was read of them before may be of others.
+    fn layout(&self) -> (u64, u64) {
+        (self.replacements.get(), self.flush.truncations())
+    }
+
     /// The entry of a segment's offset index at or below `offset`. Whoever goes by it must find a batch at its position that ends at its offset.
     pub(super) async fn index_entry(
         &self,
@@ -104,9 +109,9 @@ impl<E: Environment> Log<E> {
             }
         };
         let used = self.shard.tick();
-        let replacements = self.replacements.get();
+        let layout = self.layout();
         let read = read_indexes(&self.shard.env, &self.path(), base, settings).await;
-        if self.replacements.get() != replacements {
+        if self.layout() != layout {
             // These may be those of another segment by now, which has its own.
             return Ok(());
         }
@@ -155,21 +160,22 @@ impl<E: Environment> Log<E> {
                 held.map(|indexes| indexes.transactions.clone()),
             )
         };
-        let replacements = self.replacements.get();
+        let layout = self.layout();
         let transactions = match held.or(stored) {
-            Some(transactions) => transactions,
-            None => self.rebuild_transactions(base).await?,
+            Some(transactions) => Ok(transactions),
+            None => self.rebuild_transactions(base).await,
         };
         let built = self.indexes_of_batches(base, settings).await;
-        if self.replacements.get() != replacements {
+        if self.layout() != layout {
             return Ok(());
         }
+        let transactions = transactions?;
         let (mut indexes, crowded) = built?;
         // The active segment rolls when its index is full.
         if crowded && (sealed || rolled) {
             let spread = settings.spread_over(size);
             let built = self.indexes_of_batches(base, spread).await;
-            if self.replacements.get() != replacements {
+            if self.layout() != layout {
                 return Ok(());
             }
             (indexes, _) = built?;
@@ -186,6 +192,13 @@ impl<E: Environment> Log<E> {
             }
             segment.is_some_and(|segment| segment.has_transaction_file)
         };
+        let _indexing = match sealed {
+            true => Some(self.indexing.enter().await),
+            false => None,
+        };
+        if self.layout() != layout {
+            return Ok(());
+        }
         if sealed {
             let sealing = indexes.seal().map_err(|error| error.to_string());
             sealing.map_err(|reason| self.corrupt(base, reason))?;

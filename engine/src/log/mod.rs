@@ -72,6 +72,8 @@ pub struct Log<E: Environment> {
     replacements: Cell<u64>,
     /// Either a truncation, which finds places in segments and cuts there later, or segments that take the place of others. Those do not come while the other is in.
     replacing: Turnstile,
+    /// Writing indexes that were made anew, or changing the segments that they are of.
+    indexing: Turnstile,
     /// Where the journal may truncate the log to at the next start, and the last of its entries that may say so.
     truncated: Cell<Option<(i64, u64)>>,
     /// Itself, for the shard's lines.

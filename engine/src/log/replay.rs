@@ -258,15 +258,9 @@ impl<E: Environment> Log<E> {
     /// Removes snapshots of what lies beyond `end`, durably: other records will take those offsets.
     pub(super) async fn remove_later_snapshots(&self, end: i64) -> io::Result<()> {
         let later: Vec<i64> = {
-            let mut state = self.state.borrow_mut();
-            let later = state
-                .snapshots
-                .iter()
-                .copied()
-                .filter(|offset| *offset > end)
-                .collect();
-            state.snapshots.retain(|offset| *offset <= end);
-            later
+            let state = self.state.borrow();
+            let snapshots = state.snapshots.iter().copied();
+            snapshots.filter(|offset| *offset > end).collect()
         };
         let directory = self.path();
         let disk = self.shard.env.disk();
@@ -274,11 +268,12 @@ impl<E: Environment> Log<E> {
             let path = directory.join(file_name(*offset, "snapshot"));
             ignore_missing(disk.remove_file(&path).await)?;
         }
-        if later.is_empty() {
-            Ok(())
-        } else {
-            disk.sync_dir(&directory).await
+        if !later.is_empty() {
+            disk.sync_dir(&directory).await?;
         }
+        let mut state = self.state.borrow_mut();
+        state.snapshots.retain(|offset| *offset <= end);
+        Ok(())
     }
 
     /// Puts a batch from the journal back where it belongs, as dirty; an error says why the log has to stay offline.

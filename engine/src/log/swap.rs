@@ -68,9 +68,11 @@ impl<E: Environment> Log<E> {
             had
         };
         let end = members.last().map_or(output.base, |member| member.end);
-        self.remove_snapshots_in(output.base, end).await?;
+        self.remove_snapshots_up_to(end).await?;
         let encoded = EncodedIndexes::of(&output.indexes, had_transaction_file);
         self.commit_swap(&output, &encoded).await?;
+        // Whoever makes the old ones' indexes anew must not put them over the new one's.
+        let _indexing = self.indexing.enter().await;
         let base = output.base;
         self.replace_in_memory(members, output, encoded.has_transactions());
         let others: Vec<i64> = members[1..].iter().map(|member| member.base).collect();
@@ -133,20 +135,20 @@ impl<E: Environment> Log<E> {
         Ok(())
     }
 
-    /// Removes producer snapshots that were taken within these segments, or right behind them: a transaction that was open then may have lost its records and its marker since, and would
-    /// be open for good to who starts from there. What the recovery point needs stays.
-    async fn remove_snapshots_in(&self, from: i64, to: i64) -> io::Result<()> {
+    /// Removes producer snapshots that were taken before, within or right behind these segments: a transaction that was open then may have lost its records here or in an earlier pass, and now
+    /// its marker, and would be open for good to who starts from there. Without a snapshot producers are read from the log's start. What the recovery point needs stays.
+    async fn remove_snapshots_up_to(&self, end: i64) -> io::Result<()> {
         let doomed: Vec<i64> = {
-            let mut state = self.state.borrow_mut();
+            let state = self.state.borrow();
             let point = state.recovery_point;
-            let within = |offset: &i64| (from..=to).contains(offset) && *offset < point;
-            let doomed = state.snapshots.iter().copied().filter(within).collect();
-            state.snapshots.retain(|offset| !within(offset));
-            doomed
+            let gone = |offset: &i64| *offset <= end && *offset < point;
+            state.snapshots.iter().copied().filter(gone).collect()
         };
         for offset in doomed {
             let path = self.path().join(file_name(offset, "snapshot"));
             ignore_missing(self.shard.env.disk().remove_file(&path).await)?;
+            let mut state = self.state.borrow_mut();
+            state.snapshots.retain(|snapshot| *snapshot != offset);
         }
         Ok(())
     }

@@ -5,13 +5,48 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::flush::Place;
 use super::{Log, LogError, ReadError};
 use crate::disk::{Disk, DiskFile};
+use crate::engine::ballast::may_pass;
 use crate::environment::Environment;
 use crate::journal::FileMark;
 use crate::journal::entry::Item;
+
+/// How long space or descriptors that are missing are waited for before another try.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What kept a truncation from its end.
+struct CutFailure {
+    error: io::Error,
+    /// It is for want of space or descriptors.
+    may_pass: bool,
+}
+
+impl From<io::Error> for CutFailure {
+    fn from(error: io::Error) -> Self {
+        let may_pass = may_pass(&error);
+        Self { error, may_pass }
+    }
+}
+
+impl From<ReadError> for CutFailure {
+    fn from(error: ReadError) -> Self {
+        let may_pass = matches!(
+            error,
+            ReadError::Log(LogError::Storage {
+                may_pass: Some(_),
+                ..
+            })
+        );
+        Self {
+            error: io::Error::other(error),
+            may_pass,
+        }
+    }
+}
 
 /// A truncation that the journal speaks of and that the log has not gone through yet. Given up there, the log must not go on as it was: it goes offline, and holds the
 /// journal file from which the next start finishes it.
@@ -131,63 +166,98 @@ impl<E: Environment> Log<E> {
         ))
     }
 
+    /// Cuts. Space or descriptors that are missing are waited for: the journal has said that the log ends here, so it cannot go on as it was.
     async fn cut(&self, cut: Place, end: i64) -> io::Result<()> {
-        self.shard.lower_offsets(self, end).await?;
+        let lower = async || Ok(self.shard.lower_offsets(self, end).await?);
+        self.patiently(lower).await?;
         let (removed, shortened) = {
-            let mut state = self.state.borrow_mut();
-            let state = &mut *state;
-            let mut removed = state.segments.split_off(&(cut.segment + 1));
-            if cut.segment == end
-                && cut.position == 0
-                && let Some(whole) = state.segments.remove(&cut.segment)
-            {
-                removed.insert(cut.segment, whole);
-            }
-            let open = removed
-                .values()
-                .filter(|segment| segment.file.is_some())
-                .count();
-            self.shard.files_closed(open);
-            let mut shortened = false;
-            if let Some(segment) = state.segments.get_mut(&cut.segment) {
-                shortened = segment.written > cut.position || segment.sealed;
-                segment.size = cut.position;
-                segment.written = segment.written.min(cut.position);
-                segment.synced = segment.synced.min(cut.position);
-                segment.sealed = false;
-                segment.lowest_aborted = None;
-                segment.durable_index_entries = None;
-            }
-            let before = state.tail.capacity();
-            if state.tail.holds(cut) {
-                state.tail.truncate(&self.shard.pool, cut);
-            } else {
-                state.tail.clear();
-            }
-            let after = state.tail.capacity();
-            self.shard.memory_freed(before.saturating_sub(after));
-            self.shard.memory_taken(after.saturating_sub(before));
-            for (_, needed_to) in &mut state.marks {
-                *needed_to = end.min(*needed_to);
-            }
-            state.next_offset = end;
-            state.recovery_point = state.recovery_point.min(end);
-            state.log_start = state.log_start.min(end);
-            state.epochs.truncate_from_end(end);
-            state.leader_epoch = state.epochs.latest_epoch().unwrap_or(state.leader_epoch);
-            (removed.into_keys().collect::<Vec<_>>(), shortened)
+            let _indexing = self.indexing.enter().await;
+            self.cut_memory(cut, end)
         };
-        let (place, log_start) = {
-            let state = self.state.borrow();
-            (state.end(), state.log_start)
-        };
+        let shortened = shortened.then_some(cut);
+        self.patiently(async || self.cut_files(&removed, shortened, end).await)
+            .await
+    }
+
+    async fn patiently(&self, step: impl AsyncFn() -> Result<(), CutFailure>) -> io::Result<()> {
+        let mut told = false;
+        loop {
+            let Err(failure) = step().await else {
+                return Ok(());
+            };
+            if !failure.may_pass || self.shard.stopping.get() || self.is_retiring() {
+                return Err(failure.error);
+            }
+            if !told {
+                let error = &failure.error;
+                tracing::warn!(log = %self.topic_partition, "its truncation has to wait for space or descriptors: {error}");
+                told = true;
+            }
+            self.shard.sleep_or_stop(PATIENCE).await;
+        }
+    }
+
+    /// In memory: the segments that go altogether, and whether the last one that stays has to be cut.
+    fn cut_memory(&self, cut: Place, end: i64) -> (Vec<i64>, bool) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let mut removed = state.segments.split_off(&(cut.segment + 1));
+        if cut.segment == end
+            && cut.position == 0
+            && let Some(whole) = state.segments.remove(&cut.segment)
+        {
+            removed.insert(cut.segment, whole);
+        }
+        let open = removed
+            .values()
+            .filter(|segment| segment.file.is_some())
+            .count();
+        self.shard.files_closed(open);
+        let mut shortened = false;
+        if let Some(segment) = state.segments.get_mut(&cut.segment) {
+            shortened = segment.written > cut.position || segment.sealed;
+            segment.size = cut.position;
+            segment.written = segment.written.min(cut.position);
+            segment.synced = segment.synced.min(cut.position);
+            segment.sealed = false;
+            segment.lowest_aborted = None;
+            segment.durable_index_entries = None;
+        }
+        let before = state.tail.capacity();
+        if state.tail.holds(cut) {
+            state.tail.truncate(&self.shard.pool, cut);
+        } else {
+            state.tail.clear();
+        }
+        let after = state.tail.capacity();
+        self.shard.memory_freed(before.saturating_sub(after));
+        self.shard.memory_taken(after.saturating_sub(before));
+        for (_, needed_to) in &mut state.marks {
+            *needed_to = end.min(*needed_to);
+        }
+        state.next_offset = end;
+        state.recovery_point = state.recovery_point.min(end);
+        state.log_start = state.log_start.min(end);
+        state.epochs.truncate_from_end(end);
+        state.leader_epoch = state.epochs.latest_epoch().unwrap_or(state.leader_epoch);
+        let (place, log_start) = (state.end(), state.log_start);
         // A transaction whose marker goes is open again, which one is known once the producers are read back.
         self.flush.unstable.borrow_mut().hold(log_start);
         self.flush.truncate(end, place);
+        (removed.into_keys().collect(), shortened)
+    }
+
+    /// On disk, and what is read back from there. Can be done again after it failed half-way.
+    async fn cut_files(
+        &self,
+        removed: &[i64],
+        shortened: Option<Place>,
+        end: i64,
+    ) -> Result<(), CutFailure> {
         for base in removed {
-            self.remove_segment_files(base).await?;
+            self.remove_segment_files(*base).await?;
         }
-        if shortened {
+        if let Some(cut) = shortened {
             let file = self.open_segment(cut.segment).await?;
             file.set_len(cut.position).await?;
             if let Some(segment) = self.state.borrow_mut().segments.get_mut(&cut.segment) {
@@ -198,15 +268,13 @@ impl<E: Environment> Log<E> {
         if self.state.borrow().materialized {
             self.shard.env.disk().sync_dir(&self.path()).await?;
         }
-        self.trim_indexes(end).await.map_err(io::Error::other)?;
-        self.restore_producers(end, false)
-            .await
-            .map_err(io::Error::other)?;
+        self.trim_indexes(end).await?;
+        self.restore_producers(end, false).await?;
         // The recovery point is here now, and the next start asks for the snapshot of exactly this offset.
         let snapshot = {
             let state = self.state.borrow();
             (!state.producers.is_empty()).then(|| state.producers.encode_snapshot(self.now_ms()))
         };
-        self.write_snapshot(end, snapshot).await
+        Ok(self.write_snapshot(end, snapshot).await?)
     }
 }

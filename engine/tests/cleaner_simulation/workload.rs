@@ -49,7 +49,10 @@ fn config(seed: u64) -> EngineConfig {
     config.retention_check_interval = Duration::from_millis(50);
     config.cleaner_backoff = Duration::from_millis(5 + seed % 20);
     // Sometimes room for so few keys that a pass ends in the middle of a segment.
-    config.cleaner_dedupe_bytes = if seed.is_multiple_of(3) { 400 } else { 1 << 20 };
+    config.cleaner_memory = ringlog_engine::config::CleanerMemory::new(
+        if seed.is_multiple_of(3) { 400 } else { 1 << 20 },
+        1,
+    );
     config.cleaner_io_buffer_bytes = 128 << 10;
     config
 }

@@ -155,3 +155,37 @@ fn who_waits_for_memory_gets_it_once_files_can_be_opened() {
         fill_all(&logs, 9).await;
     });
 }
+
+#[test]
+fn a_truncation_waits_for_descriptors() {
+    let (_, disk) = live(&SimDisk::new(4), 4, |env| async move {
+        let engine = open_whole(&env, few_files()).await;
+        let config = LogConfig {
+            segment_bytes: 32 << 10,
+            ..LogConfig::default()
+        };
+        let log = create_in(&engine, "t1", 1, config).await;
+        for fill in 0..8 {
+            put(&log, batch(20_000, fill)).await;
+        }
+        env.sleep(Duration::from_secs(2)).await;
+        exhaust(&env);
+        let come_back = async {
+            env.sleep(Duration::from_secs(10)).await;
+            all_online(&engine);
+            env.disk().clear_faults();
+        };
+        let (end, ()) = futures_util::join!(log.truncate_to(3), come_back);
+        assert_eq!(end.expect("truncated"), 3);
+        assert!(env.now() > 10_000_000, "it waited");
+        all_online(&engine);
+        put(&log, batch(20_000, 99)).await;
+        assert_eq!(contents(&log).await, [(0, 0), (1, 1), (2, 2), (3, 99)]);
+        engine.shutdown_clean().await.expect("stopped");
+    });
+    live(&disk, 5, |env| async move {
+        let engine = open_whole(&env, few_files()).await;
+        let log = create(&engine, 1).await;
+        assert_eq!(contents(&log).await, [(0, 0), (1, 1), (2, 2), (3, 99)]);
+    });
+}

@@ -1,7 +1,9 @@
 //! What stays of a batch: by key, by delete horizon, by producer, by transaction; and that what stays is a batch that says the same of its records.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
+use futures_util::FutureExt;
 use proptest::prelude::*;
 
 use super::*;
@@ -34,7 +36,11 @@ fn judge_at(map: &OffsetMap, producers: &Producers, now_ms: i64, batch: &[u8]) -
 
 fn judge_with(filter: &mut Filter<'_>, batch: &[u8]) -> Kept {
     let header = BatchHeader::parse(batch).expect("a header");
-    filter.judge(&header, batch).expect("judged")
+    let judged = filter.judge(&header, batch, &async |_| {});
+    judged
+        .now_or_never()
+        .expect("without waiting")
+        .expect("judged")
 }
 
 fn changed(kept: Kept) -> (BatchHeader, Vec<u8>) {
@@ -375,5 +381,55 @@ proptest! {
         }
         let found: Vec<Row> = kept.iter().flat_map(|batch| rows(batch)).collect();
         prop_assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn a_batch_that_grows_large_is_judged_in_steps() {
+    let value = vec![1; 100];
+    for codec in [
+        Compression::None,
+        Compression::Gzip,
+        Compression::Snappy,
+        Compression::Lz4,
+        Compression::Zstd,
+    ] {
+        let mut builder = BatchBuilder::new().compression(codec);
+        for number in 0..5000u32 {
+            builder = builder.record(NOW, Some(&number.to_be_bytes()), Some(&value));
+        }
+        let batch = builder.build().expect("a batch");
+        let header = BatchHeader::parse(&batch).expect("a header");
+        let zero = 0u32.to_be_bytes();
+        let map = map_of(&[(&zero, 10_000)], 10_000);
+        let producers = Producers::new();
+        let mut filter = Filter::new(Rules {
+            map: &map,
+            now_ms: NOW,
+            delete_retention_ms: RETENTION,
+            producers: &producers,
+            decompressed_bytes_max: 2 << 20,
+        });
+        let (total, longest) = (Cell::new(0), Cell::new(0));
+        let turn = async |bytes: usize| {
+            total.set(total.get() + bytes);
+            longest.set(longest.get().max(bytes));
+        };
+        let judged = filter.judge(&header, &batch, &turn).now_or_never();
+        let (header, bytes) = changed(judged.expect("without waiting").expect("judged"));
+        assert_eq!((header.record_count, rows(&bytes).len()), (4999, 4999));
+        let once = 5000 * 110;
+        // Looked at; unpacked too, and packed again.
+        let times = if codec == Compression::None { 1 } else { 3 };
+        assert!(
+            total.get() > once * times - 3 * STRETCH_BYTES,
+            "{codec:?}: {}",
+            total.get()
+        );
+        assert!(
+            longest.get() < STRETCH_BYTES + 200,
+            "{codec:?}: {}",
+            longest.get()
+        );
     }
 }

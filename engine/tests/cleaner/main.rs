@@ -1,151 +1,24 @@
 //! What a pass of the cleaner does to one log, and what it leaves alone: damage, a full disk, a stop or a deletion in the middle, large batches, limits, and producers whose records are all gone.
 
+mod limits;
+mod support;
+mod truncations;
+
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::path::Path;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::{join, join_all};
-use ringlog_engine::batch::{BatchBuilder, Compression, ProduceRules, batches, read_records};
-use ringlog_engine::config::{EngineConfig, LogConfig};
+use ringlog_engine::batch::{BatchBuilder, Compression};
+use ringlog_engine::config::{CleanerMemory, EngineConfig, LogConfig};
 use ringlog_engine::disk::Disk;
 use ringlog_engine::disk::sim::{Fault, FaultKind, Operation, SimDisk};
-use ringlog_engine::engine::{Engine, prepare_directories};
 use ringlog_engine::environment::Environment;
-use ringlog_engine::log::{AppendError, Log, ReadLimit, TopicId, TopicPartition};
-use ringlog_engine::sim::{Executor, SimEnvironment, StopAt};
+use ringlog_engine::log::{AppendError, ReadLimit, TopicId, TopicPartition};
 
-const NOW: i64 = 1_704_067_200_000;
-const DIRECTORY: &str = "/data/compacted-0";
-
-type SimEngine = Engine<SimEnvironment>;
-type SimLog = Rc<Log<SimEnvironment>>;
-
-fn config() -> EngineConfig {
-    EngineConfig {
-        journal_first_file_bytes: 256 << 10,
-        journal_file_bytes: 256 << 10,
-        journal_bytes_max: 2 << 20,
-        tail_cache_bytes: 8 << 20,
-        write_behind_age: Duration::from_millis(20),
-        checkpoint_interval: Duration::from_millis(20),
-        ballast_bytes: 256 << 10,
-        // Tests say when.
-        cleaner_enabled: false,
-        cleaner_io_buffer_bytes: 128 << 10,
-        ..EngineConfig::new(vec![PathBuf::from("/data")])
-    }
-}
-
-fn log_config() -> LogConfig {
-    LogConfig {
-        segment_bytes: 8 << 10,
-        compact: true,
-        delete: false,
-        min_cleanable_dirty_millionths: 0,
-        delete_retention_ms: 1000,
-        ..LogConfig::default()
-    }
-}
-
-/// Runs a life to its end.
-fn live<F: Future<Output = T> + 'static, T: 'static>(
-    disk: &SimDisk,
-    life: impl FnOnce(SimEnvironment) -> F,
-) -> (T, SimDisk) {
-    let executor = Executor::with_disk(3, disk.clone());
-    let stop = StopAt {
-        micros: Some(600_000_000),
-        ..StopAt::default()
-    };
-    let result = executor.run_until(stop, life).finished();
-    (result, executor.disk().clone())
-}
-
-async fn open(env: &SimEnvironment, config: EngineConfig) -> (SimEngine, SimLog) {
-    prepare_directories(env, &config).await.expect("prepared");
-    let (engine, _) = Engine::open(env.clone(), config).await.expect("opened");
-    let name = TopicPartition::new("compacted", 0);
-    let log = engine.create_log(name, TopicId([1; 16]), log_config(), None);
-    let log = log.await.expect("made");
-    (engine, log)
-}
-
-fn rules() -> ProduceRules {
-    ProduceRules {
-        max_message_bytes: 4 << 20,
-        now_ms: NOW,
-        compacted: true,
-        ..ProduceRules::default()
-    }
-}
-
-async fn append(log: &SimLog, builder: BatchBuilder) -> Result<i64, AppendError> {
-    let batch = Bytes::from(builder.build().expect("a batch"));
-    let appended = log.append(batch, &rules(), 1).await?;
-    log.flushed(appended.last_offset + 1).await?;
-    Ok(appended.base_offset)
-}
-
-fn record(key: &str, value: Option<&[u8]>) -> BatchBuilder {
-    BatchBuilder::new().record(NOW, Some(key.as_bytes()), value)
-}
-
-/// Several segments of records of ten keys, all of which are sealed and below the recovery point afterwards.
-async fn fill(env: &SimEnvironment, log: &SimLog, count: usize) {
-    for number in 0..count {
-        let key = format!("key-{}", number % 10);
-        append(log, record(&key, Some(&[number as u8; 300])))
-            .await
-            .expect("appended");
-    }
-    settle(env).await;
-}
-
-/// Long enough for checkpoints.
-async fn settle(env: &SimEnvironment) {
-    env.sleep(Duration::from_millis(500)).await;
-}
-
-/// Offset, key and value of every record.
-async fn records(log: &SimLog) -> Vec<(i64, String, Option<Vec<u8>>)> {
-    let mut found = Vec::new();
-    let mut next = log.log_start_offset();
-    while next < log.high_watermark() {
-        let read = log
-            .read(next, 1 << 20, true, ReadLimit::HighWatermark)
-            .await;
-        let read = read.expect("readable");
-        assert!(read.next_offset > next);
-        next = read.next_offset;
-        let bytes = read.pieces.concat();
-        for batch in batches(&bytes) {
-            let batch = batch.expect("whole batches");
-            let records = read_records(batch.bytes, &batch.header, 8 << 20).expect("records");
-            for record in records.iter() {
-                let record = record.expect("a record");
-                let key = String::from_utf8_lossy(record.key.expect("a key")).into_owned();
-                let offset = batch.header.base_offset + i64::from(record.offset_delta);
-                found.push((offset, key, record.value.map(<[u8]>::to_vec)));
-            }
-        }
-    }
-    found
-}
-
-async fn names(env: &SimEnvironment) -> Vec<String> {
-    let listed = env.disk().list(Path::new(DIRECTORY)).await.expect("listed");
-    listed.into_iter().map(|entry| entry.name).collect()
-}
-
-fn unfinished(names: &[String]) -> bool {
-    names
-        .iter()
-        .any(|name| name.contains(".cleaned") || name.contains(".swap"))
-}
+use crate::support::*;
 
 #[test]
 fn the_last_of_each_key_stays_and_segments_become_one() {
@@ -353,14 +226,6 @@ fn batches_larger_than_the_buffers_are_cleaned() {
     });
 }
 
-/// A configuration with which a pass takes seconds.
-fn slow() -> EngineConfig {
-    EngineConfig {
-        cleaner_io_bytes_per_second: 20_000,
-        ..config()
-    }
-}
-
 #[test]
 fn the_limit_of_bytes_a_second_is_kept() {
     live(&SimDisk::new(7), |env| async move {
@@ -449,7 +314,7 @@ fn appends_and_reads_go_on_during_a_pass() {
 fn a_batch_with_more_keys_than_the_map_takes_is_told() {
     live(&SimDisk::new(10), |env| async move {
         let config = EngineConfig {
-            cleaner_dedupe_bytes: 240,
+            cleaner_memory: CleanerMemory::new(240, 1),
             ..config()
         };
         let (engine, log) = open(&env, config).await;
