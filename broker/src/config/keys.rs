@@ -132,7 +132,7 @@ pub const BROKER: &[Key] = &[
     // Logs.
     key("compression.type", COMPRESSION, "producer", ClusterWide, High, "Only `producer`, which keeps batches as they were sent: they are never compressed anew."),
     key("log.cleaner.backoff.ms", LONG_0, "15000", ReadOnly, Medium, "How long the cleaner rests when no compacted log is due."),
-    key("log.cleaner.dedupe.buffer.size", CLEANER_BYTES, "134217728", ReadOnly, Medium, "Memory for the keys that one pass compacts, shared among the shards: 39,321 keys a MiB. It is taken only as far as a pass needs it; what does not fit waits for the next pass."),
+    key("log.cleaner.dedupe.buffer.size", CLEANER_BYTES, "134217728", ReadOnly, Medium, "Memory for keys, of all passes together: 39,321 keys a MiB. Half belongs to the shards in equal shares, the other half goes to passes that need more; what does not fit waits for the next pass."),
     key("log.cleaner.delete.retention.ms", LONG_0, "86400000", ClusterWide, Medium, "How long tombstones, and markers of transactions without records, stay after the log was first compacted up to them."),
     key("log.cleaner.enable", Kind::Boolean, "true", ReadOnly, Medium, "Whether compacted logs are compacted."),
     key("log.cleaner.io.buffer.size", INT_0, "524288", ReadOnly, Medium, "Memory for reading and writing while a log is compacted, shared among the shards; each takes 128 KiB at least."),

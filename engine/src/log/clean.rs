@@ -258,8 +258,14 @@ impl<E: Environment> Log<E> {
         };
         for group in groups(facts, limits) {
             let members = &facts[group];
-            let result = self.clean_group(members, &mut filter, &mut done).await;
+            let mut output = None;
+            let result = self
+                .clean_group(members, &mut filter, &mut done, &mut output)
+                .await;
             if result.is_err() {
+                if let Some(output) = output {
+                    output.give_up().await;
+                }
                 self.discard_output(members[0].base).await;
             }
             result?;
@@ -318,10 +324,10 @@ impl<E: Environment> Log<E> {
         members: &[SegmentFacts],
         filter: &mut Filter<'_>,
         done: &mut Cleaned,
+        output: &mut Option<Output<E>>,
     ) -> Result<(), CleanFailure> {
         filter.aborted.clear();
         let [first, ..] = members else { return Ok(()) };
-        let mut output: Option<Output<E>> = None;
         for (number, member) in members.iter().enumerate() {
             let mut reader = self.reader_of(member, 0).await?;
             loop {
@@ -334,12 +340,13 @@ impl<E: Environment> Log<E> {
                 let kept = judge(filter, &header, &batch, ends_group, &turn).await?;
                 if output.is_none() && (members.len() > 1 || kept != Kept::Whole) {
                     let mut begun = self.begin_output(first.base, done.truncations).await?;
-                    self.copy_start(&mut begun, first, position, done.truncations)
-                        .await?;
-                    output = Some(begun);
+                    let copied = self.copy_start(&mut begun, first, position, done.truncations);
+                    let copied = copied.await;
+                    *output = Some(begun);
+                    copied?;
                 }
                 let mut worked = batch.len();
-                match (&mut output, &kept) {
+                match (&mut *output, &kept) {
                     (Some(output), Kept::Whole) => {
                         worked += batch.len();
                         output.push(self, &header, &batch).await?;
@@ -354,7 +361,9 @@ impl<E: Environment> Log<E> {
                 self.pause(worked, done.truncations).await?;
             }
         }
-        let Some(output) = output else { return Ok(()) };
+        let Some(output) = output.take() else {
+            return Ok(());
+        };
         let replaced: u64 = members.iter().map(|member| member.size).sum();
         let sealed = output.finish(self, &filter.aborted).await?;
         let size = sealed.size;

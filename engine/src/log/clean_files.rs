@@ -308,6 +308,13 @@ impl<E: Environment> Output<E> {
         Ok(())
     }
 
+    /// Nothing is written to the file any more once this returns: its name may soon be another's.
+    pub async fn give_up(mut self) {
+        if let Err(error) = self.written().await {
+            tracing::debug!("the last write of an unfinished cleaning failed: {error}");
+        }
+    }
+
     /// Waits for what is being written.
     async fn written(&mut self) -> io::Result<()> {
         let Some(mut writing) = self.writing.take() else {
