@@ -30,7 +30,7 @@ TOPIC, KEYS, CODECS = "compacted", 60, ("none", "gzip", "snappy", "lz4", "zstd")
 GROUPS, PARTITIONS, IDS = 12, 4, 6
 PATIENCE_S = 60
 SETTINGS = ("log.segment.bytes=32768", "log.index.interval.bytes=512", "log.cleaner.backoff.ms=50", "log.cleaner.min.cleanable.ratio=0.01", "log.cleaner.delete.retention.ms=300",
-            "offsets.topic.num.partitions=2", "offsets.topic.segment.bytes=8192", "transaction.state.log.num.partitions=2", "transaction.state.log.segment.bytes=4096")
+            "offsets.topic.num.partitions=2", "offsets.topic.segment.bytes=4096", "transaction.state.log.num.partitions=2", "transaction.state.log.segment.bytes=1024")
 
 
 def metric(broker, name):
@@ -215,36 +215,34 @@ def last_round(broker, model):
     settle(broker)
     if broker.stop() != 0:
         raise AssertionError("the broker does not stop cleanly")
-    seen = {"codecs": set(), "tombstones": 0, "markers": 0, "gaps": 0, "indexes": 0}
+    seen, files = {"codecs": set(), "tombstones": 0, "markers": 0, "gaps": 0, "indexes": 0}, []
     for folder in sorted(broker.data.iterdir()):
         decoder = {"__consumer_offsets": "--offsets-decoder", "__transaction_state": "--transaction-log-decoder"}.get(folder.name.rsplit("-", 1)[0])
         if decoder is None and folder.name != f"{TOPIC}-0":
             continue
-        left = [file.name for file in folder.iterdir() if file.name.endswith((".cleaned", ".swap"))]
+        found = sorted(file for file in folder.iterdir() if file.is_file() and file.stat().st_size)
+        left = [file.name for file in found if file.suffix in (".cleaned", ".swap")]
         if left:
             raise AssertionError(f"{folder.name} still has {left}")
-        logs, indexes, others = (sorted(file for ending in endings for file in folder.glob(f"*{ending}") if file.stat().st_size)
-                                 for endings in ((".log",), (".index", ".timeindex"), (".txnindex", ".snapshot")))
-        out = dump("--files", ",".join(map(str, logs)), decoder or "--print-data-log", gaps=True)
-        plain = dump("--files", ",".join(map(str, logs)), "--deep-iteration", gaps=True)
-        if indexes:
-            dump("--files", ",".join(map(str, indexes)), "--index-sanity-check")
-            dump("--files", ",".join(map(str, indexes)), "--verify-index-only")
-        if others:
-            dump("--files", ",".join(map(str, others)))
-        count_in(seen, plain, out, len(indexes))
+        logs = ",".join(str(file) for file in found if file.suffix == ".log")
+        count_in(seen, dump("--files", logs, decoder or "--print-data-log", compacted=True))
+        files += found
+    indexes, others = (",".join(str(file) for file in files if file.suffix in endings) for endings in ((".index", ".timeindex"), (".txnindex", ".snapshot")))
+    seen["indexes"] = indexes.count(".timeindex")
+    dump("--files", indexes, "--index-sanity-check", compacted=True)
+    dump("--files", indexes, "--verify-index-only", compacted=True)
+    dump("--files", others)
     wrong = [what for what, count in seen.items() if not count] + sorted(set(CODECS) - seen["codecs"])
     if wrong:
         raise AssertionError(f"nothing that the tool could refuse: {wrong} in none of the compacted files")
     return f"the tool read {seen}"
 
 
-def count_in(seen, plain, out, indexes):
-    seen["codecs"] |= set(re.findall(r"compresscodec: (\S+)", plain))
+def count_in(seen, out):
+    seen["codecs"] |= set(re.findall(r"compresscodec: (\S+)", out))
     seen["tombstones"] += len(re.findall(r"valueSize: -1", out))
     seen["markers"] += len(re.findall(r"endTxnMarker: ", out))
-    seen["indexes"] += indexes
-    ends = [(int(first), int(last)) for first, last in re.findall(r"^baseOffset: (\d+) lastOffset: (\d+)", plain, re.M)]
+    ends = [(int(first), int(last)) for first, last in re.findall(r"^baseOffset: (\d+) lastOffset: (\d+)", out, re.M)]
     seen["gaps"] += sum(first > last + 1 for (_, last), (first, _) in zip(ends, ends[1:]))
 
 

@@ -1,20 +1,12 @@
-//! What passes leave to those who come afterwards or meanwhile: a truncation finds no transaction open that is not, and who makes an index anew does not put it over a cleaned segment's.
-
-use std::path::Path;
-use std::time::Duration;
+//! What passes leave to a truncation: it finds no transaction open that is not.
 
 use bytes::Bytes;
-use futures_util::future::join;
 use ringlog_engine::batch::{
     Attributes, BatchBuilder, BatchHeader, EndTransactionMarker, ProduceRules,
 };
-use ringlog_engine::config::{EngineConfig, LogConfig};
-use ringlog_engine::disk::Disk;
 use ringlog_engine::disk::sim::SimDisk;
-use ringlog_engine::environment::Environment;
 use ringlog_engine::log::ReadLimit;
 use ringlog_engine::producer_state::ProducerBatch;
-use ringlog_engine::sim::SimEnvironment;
 
 use crate::support::*;
 
@@ -114,92 +106,4 @@ fn a_truncation_finds_no_transaction_whose_marker_was_compacted_away() {
         assert!(!log.producer_states().iter().any(open));
         assert_eq!(log.last_stable_offset(), log.high_watermark());
     });
-}
-
-/// Every entry of every offset index on disk names a batch that ends at its offset.
-async fn check_indexes(env: &SimEnvironment, context: &str) {
-    for name in names(env).await {
-        let Some(base) = name.strip_suffix(".index") else {
-            continue;
-        };
-        let at = |name: &str| Path::new(DIRECTORY).join(name);
-        let index = env.disk().read_small(&at(&name)).await.expect("an index");
-        let log = env.disk().read_small(&at(&format!("{base}.log"))).await;
-        let (log, base) = (
-            log.expect("its log"),
-            base.parse::<i64>().expect("an offset"),
-        );
-        for entry in index.chunks_exact(8) {
-            let word = |at: usize| {
-                i64::from(u32::from_be_bytes(
-                    entry[at..at + 4].try_into().expect("4 bytes"),
-                ))
-            };
-            let (offset, position) = (base + word(0), word(4) as usize);
-            if (word(0), position) == (0, 0) {
-                continue;
-            }
-            let header = log.get(position..).map(BatchHeader::parse);
-            let last = header
-                .and_then(Result::ok)
-                .map(|header| header.last_offset());
-            assert_eq!(last, Some(offset), "{context}: {name} at {position}");
-        }
-    }
-}
-
-#[test]
-fn an_index_made_anew_does_not_take_a_cleaned_ones_place() {
-    const COUNT: i64 = 300;
-    let dense = || LogConfig {
-        index_interval_bytes: 256,
-        ..log_config()
-    };
-    let ((), disk) = live(&SimDisk::new(31), |env| async move {
-        let (engine, log) = open(&env, config()).await;
-        log.set_config(dense());
-        fill(&env, &log, COUNT as usize).await;
-        engine.shutdown_clean().await.expect("stopped");
-    });
-    let listing = disk.clone();
-    let (bases, _) = live(&listing, |env| async move {
-        let names = names(&env).await;
-        let base_of = |name: &String| name.strip_suffix(".index").map(str::to_owned);
-        names.iter().filter_map(base_of).collect::<Vec<_>>()
-    });
-    for base in &bases[..bases.len() - 1] {
-        // The positions of two entries.
-        let path = Path::new(DIRECTORY).join(format!("{base}.index"));
-        for entry in 1..20 {
-            let _ = disk.flip_bit(&path, entry * 8 + 7, 3);
-        }
-    }
-    for attempt in 0..20 {
-        let bases = bases.clone();
-        live(&disk.kill(attempt), |env| async move {
-            let config = EngineConfig {
-                loaded_index_bytes_max: 0,
-                ..config()
-            };
-            let (engine, log) = open(&env, config).await;
-            log.set_config(dense());
-            let reader = async {
-                for base in bases[..bases.len() - 2].iter().step_by(2) {
-                    // Its cleaned segment is about to be put in place: what is made anew now is of the old one.
-                    let begun = format!("{base}.index.cleaned");
-                    while !names(&env).await.contains(&begun) && env.now() < 2_000_000 {
-                        env.sleep(Duration::from_micros(20)).await;
-                    }
-                    env.sleep(Duration::from_micros(60 * attempt)).await;
-                    let offset: i64 = base.parse().expect("an offset");
-                    let read = log.read(offset + 9, 400, true, ReadLimit::HighWatermark);
-                    assert!(read.await.expect("readable").next_offset > offset);
-                }
-            };
-            join(engine.clean_now(NOW), reader).await;
-            assert_eq!(engine.metrics().cleaner.passes, 1);
-            assert_eq!(engine.metrics().cleaner.uncleanable, 0);
-            check_indexes(&env, &format!("attempt {attempt}")).await;
-        });
-    }
 }
