@@ -10,10 +10,11 @@ from suite.tools import contains
 from suite.transactions import Producer
 
 # What the tool prints, with exit status 0, when a file does not say what it should.
-COMPLAINTS = re.compile(r"(?i)mismatch|non-consecutive|out of order|corrupt|invalid|not valid|Exception|isvalid: false|are not found in|Index timestamp: -?\d+, log timestamp:|failed")
+COMPLAINTS = re.compile(r"(?i)mismatch|^ *\d+ is followed by \d+|out of order|corrupt|invalid|not valid|Exception|isvalid: false|are not found in|Index timestamp: -?\d+, log timestamp:|failed")
 # What it says of Kafka's own compacted files too: of offsets that do not follow each other, and of a batch that stays without its records, whose header has
-# the time that the index has. The lines after "Found timestamp mismatch" tell one by one.
-COMPACTED = re.compile(r"(?i)^Non-consecutive offsets in|is followed by|^Found timestamp mismatch in|Index timestamp: \d+, log timestamp: -1$")
+# the time that the index has. The lines after "Non-consecutive offsets" and "Found timestamp mismatch" tell one by one; of each segment that does not begin
+# at offset 0 it says that -1 is followed by its first offset.
+COMPACTED = re.compile(r"is followed by|^Found timestamp mismatch in|Index timestamp: \d+, log timestamp: -1$")
 SEALED_SEGMENT_BYTES = 1_048_576
 
 # Empty, Ongoing, PrepareCommit, CompleteCommit, Ongoing, PrepareAbort, CompleteAbort, Empty: a transaction that commits, one that aborts, and a producer

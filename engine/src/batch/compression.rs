@@ -63,7 +63,7 @@ struct Deflater {
 enum Deflating {
     Plain(Vec<u8>),
     Gzip(flate2::write::GzEncoder<Vec<u8>>),
-    Xerial(snap::raw::Encoder, Vec<u8>),
+    Xerial(Box<snap::raw::Encoder>, Vec<u8>),
     Lz4(lz4_flex::frame::FrameEncoder<Vec<u8>>),
     Zstd(zstd::stream::Encoder<'static, Vec<u8>>),
 }
@@ -78,7 +78,7 @@ impl Deflater {
             )),
             Compression::Snappy => {
                 out.extend_from_slice(&XERIAL_HEADER);
-                Deflating::Xerial(snap::raw::Encoder::new(), out)
+                Deflating::Xerial(Box::new(snap::raw::Encoder::new()), out)
             }
             Compression::Lz4 => Deflating::Lz4(lz4_flex::frame::FrameEncoder::new(out)),
             Compression::Zstd => Deflating::Zstd(
