@@ -63,6 +63,7 @@ impl<E: Environment> Log<E> {
         base: i64,
         position: u64,
     ) -> Result<Option<BatchHeader>, ReadError> {
+        self.settle().await?;
         let place = Place {
             segment: base,
             position,
@@ -380,6 +381,7 @@ impl<E: Environment> Log<E> {
         with_markers: bool,
         mut visit: impl FnMut(&BatchHeader, u64, &[u8]) -> Result<(), String>,
     ) -> Result<u64, ReadError> {
+        self.settle().await?;
         let wants_records =
             |header: &BatchHeader| with_markers && EndTransactionMarker::is_possible(header);
         let (ceiling, size, written, in_tail) = {
