@@ -332,7 +332,7 @@ impl Chain {
     }
 }
 
-/// Reads the items that `keep` wants back from the files of the running chain, up to the entry `completed`.
+/// Reads the items that `keep` wants back from the files of the running chain, up to the entry `completed`; an error where an entry before is not whole.
 pub(crate) async fn read_live<E: Environment>(
     files: &[JournalFile<E>],
     completed: u64,
@@ -342,7 +342,7 @@ pub(crate) async fn read_live<E: Environment>(
     let mut found = Vec::new();
     for (index, file) in files.iter().enumerate() {
         let mut window = Window::default();
-        let mut position = 0;
+        let (mut position, mut reached) = (0, None);
         while let Some((header, items, bytes)) = window.entry(file, position, identity).await? {
             let ours = (file.first_sequence..=file.last_sequence).contains(&header.sequence);
             if !ours || header.sequence > completed {
@@ -356,6 +356,18 @@ pub(crate) async fn read_live<E: Environment>(
                     .map(|read| FoundItem::new(read, index, position, length, &bytes)),
             );
             position += u64::from(length);
+            reached = Some(header.sequence);
+        }
+        let last = file.last_sequence.min(completed);
+        if file.first_sequence <= last && reached != Some(last) {
+            // To go on would be to say that the rest of the file never was.
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "journal file {} is damaged at {position}: entries up to {last} should be there",
+                    JournalFile::<E>::name(file.number)
+                ),
+            ));
         }
     }
     Ok(found)
