@@ -186,14 +186,14 @@ def compare(broker, model, when):
     return count
 
 
-def settle(broker):
-    """Waits until nothing is left to compact; answers the passes."""
+def settle(broker, least=0):
+    """Waits until nothing is left to compact, after so many passes at least; answers the passes."""
     patience, last, since = time.monotonic() + PATIENCE_S, None, time.monotonic()
     while time.monotonic() < patience:
         now = metric(broker, "ringlog_cleaner_passes_total")
         if now != last:
             last, since = now, time.monotonic()
-        elif time.monotonic() - since > 1.5:
+        elif sum(now) >= least and time.monotonic() - since > 1.5:
             if sum(metric(broker, "ringlog_cleaner_uncleanable_partitions")):
                 raise AssertionError("a partition cannot be compacted; the broker's log says why")
             return int(sum(now))
@@ -205,11 +205,11 @@ def one_round(broker, model, numbers):
     Work(broker, model, numbers).stretch(60)
     passes = 0
     # A stop makes everything but the active segments eligible; the second time delete horizons have passed.
-    for _ in range(2):
+    for least in (2, 0):
         if broker.stop() != 0:
             raise AssertionError("the broker does not stop cleanly")
         broker.start()
-        passes += settle(broker)
+        passes += settle(broker, least)
         compare(broker, model, "after compaction")
         Work(broker, model, numbers).stretch(10)
         time.sleep(0.4)
@@ -220,8 +220,6 @@ def one_round(broker, model, numbers):
     broker.kill()  # in the middle of compacting, perhaps
     broker.start()
     compare(broker, model, "after a second kill -9")
-    if passes < 6:
-        raise AssertionError(f"{passes} passes: next to nothing was compacted")
     return f"{passes} passes, {count} records left, {len(model.offsets)} groups"
 
 
