@@ -22,7 +22,8 @@ pub struct MemoryPool {
 pub struct MemoryUsage {
     /// Capacity of everything leased and not yet returned.
     pub leased_bytes: usize,
-    /// The part of leased and idle memory that has been written to at least once, hence is backed by physical memory.
+    /// The part of leased and idle memory that has been written to at least once, hence is backed by physical memory. The kernel backs whole pages: of memory
+    /// of huge pages it may have backed up to a page more.
     pub resident_bytes: usize,
     /// Capacity kept for reuse.
     pub idle_bytes: usize,
