@@ -334,7 +334,7 @@ pub(crate) async fn read_live<E: Environment>(
     let mut found = Vec::new();
     for (index, file) in files.iter().enumerate() {
         let mut window = Window::default();
-        let mut position = 0;
+        let (mut position, mut reached) = (0, None);
         while let Some((header, items, _)) = window.entry(file, position, identity).await? {
             let ours = (file.first_sequence..=file.last_sequence).contains(&header.sequence);
             if !ours || header.sequence > completed {
@@ -348,6 +348,18 @@ pub(crate) async fn read_live<E: Environment>(
                     .map(|read| FoundItem::new(read, index, position, length)),
             );
             position += u64::from(length);
+            reached = Some(header.sequence);
+        }
+        let last = file.last_sequence.min(completed);
+        if file.first_sequence <= last && reached != Some(last) {
+            // To go on would be to say that the rest of the file never was.
+            let name = JournalFile::<E>::name(file.number);
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "journal file {name} is damaged at {position}: entries up to {last} should be there; deleting the topic of the offline log lets it go"
+                ),
+            ));
         }
     }
     Ok(found)
