@@ -132,6 +132,8 @@ pub struct ShardMetrics {
     pub request_bytes_max: Counter,
     /// Requests to other shards that had to wait for room.
     pub mailbox_waits: Counter,
+    /// Pauses of appends that had had the thread for a slice of time.
+    pub append_pauses: Counter,
     /// Logs open.
     pub logs: Counter,
     /// Bytes in logs.
@@ -205,6 +207,7 @@ impl Default for ShardMetrics {
             response_bytes_max: zero(),
             request_bytes_max: zero(),
             mailbox_waits: zero(),
+            append_pauses: zero(),
             logs: zero(),
             journal_entries: zero(),
             journal_items: zero(),
@@ -280,6 +283,7 @@ impl ShardMetrics {
         ("ringlog_response_memory_bytes", "gauge", "Bytes of fetched batches held until their responses are sent.", |m| m.response_bytes.get()),
         ("ringlog_response_memory_limit_bytes", "gauge", "Limit of ringlog_response_memory_bytes (memory.response.bytes).", |m| m.response_bytes_max.get()),
         ("ringlog_mailbox_waits_total", "counter", "Requests to another shard that waited for room in its mailbox.", |m| m.mailbox_waits.get()),
+        ("ringlog_append_pauses_total", "counter", "Times that checking and decompressing batches stood back for other work, after 2 ms.", |m| m.append_pauses.get()),
         ("ringlog_logs", "gauge", "Partitions with an open log.", |m| m.logs.get()),
         ("ringlog_log_bytes", "gauge", "Bytes in all logs.", |m| { m.log_bytes.get() }),
         ("ringlog_journal_entries_total", "counter", "Entries written to the journal: durable writes that acknowledgements waited for.", |m| m.journal_entries.get()),

@@ -1,7 +1,7 @@
 //! A broker process and a blocking client for tests.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -33,6 +33,15 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// Starts a broker whose HTTP port is the second.
+    pub fn start_with_http(overrides: &[&str]) -> (Self, u16) {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let port = free.expect("a free port").port();
+        let http = format!("http.listener=127.0.0.1:{port}");
+        let overrides: Vec<&str> = overrides.iter().copied().chain([http.as_str()]).collect();
+        (Self::start(&overrides), port)
+    }
+
     /// Starts a broker in a new directory.
     pub fn start(overrides: &[&str]) -> Self {
         Self::start_in_new_directory(overrides, None)
@@ -202,6 +211,20 @@ fn launch(
         .and_then(|rest| rest.split_whitespace().next());
     let address = address.unwrap_or_else(|| panic!("no ready line but {line:?}"));
     (child, address.parse().expect("an address"))
+}
+
+/// Status and text of a page.
+pub fn page(port: u16, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connects");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: broker\r\n\r\n").expect("sends");
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .expect("an answer that ends");
+    let (head, text) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).expect("a status");
+    (status.into(), text.into())
 }
 
 /// A connection that waits for each byte with a limit.
