@@ -4,17 +4,13 @@
 
 use super::flush::Place;
 use super::read::Straddling;
+use super::walk::STEP_BYTES_MIN;
 use super::{Log, ReadError};
-use crate::batch::{BatchHeader, EndTransactionMarker, HEADER_BYTES};
+use crate::batch::{BatchHeader, HEADER_BYTES};
 use crate::environment::Environment;
 use crate::index::{IndexSettings, OffsetEntry, SegmentIndexes, TimeEntry, TransactionIndex};
 use crate::memory::BLOCK_BYTES;
 use crate::segment::{EncodedIndexes, index_settings, read_indexes, write_indexes};
-
-/// Bytes looked at in one step of a walk.
-const STEP_BYTES: usize = 1 << 20;
-/// And where the batch looked for lies near.
-const STEP_BYTES_MIN: usize = 32 << 10;
 
 /// The newest entry of a time index, if it has one.
 fn newest_of(indexes: &SegmentIndexes) -> Option<TimeEntry> {
@@ -23,7 +19,7 @@ fn newest_of(indexes: &SegmentIndexes) -> Option<TimeEntry> {
 
 impl<E: Environment> Log<E> {
     /// Changes whenever segments are replaced or cut: what was read of them before may be of others.
-    fn layout(&self) -> (u64, u64) {
+    pub(super) fn layout(&self) -> (u64, u64) {
         (self.replacements.get(), self.flush.truncations())
     }
 
@@ -346,165 +342,5 @@ impl<E: Environment> Log<E> {
             }
             position = next;
         }
-    }
-
-    /// Looks at the headers of the whole batches found in one step from `position` on; returns the position after them.
-    pub(crate) async fn walk(
-        &self,
-        base: i64,
-        position: u64,
-        visit: impl FnMut(&BatchHeader, u64) -> Result<(), String>,
-    ) -> Result<u64, ReadError> {
-        self.walk_in_steps(base, position, STEP_BYTES, visit).await
-    }
-
-    /// The same in steps of `step_bytes`, or of as much as a header takes.
-    async fn walk_in_steps(
-        &self,
-        base: i64,
-        position: u64,
-        step_bytes: usize,
-        mut visit: impl FnMut(&BatchHeader, u64) -> Result<(), String>,
-    ) -> Result<u64, ReadError> {
-        self.walk_batches(base, position, step_bytes, false, |header, at, _| {
-            visit(header, at)
-        })
-        .await
-    }
-
-    /// The same, and hands out what follows the header of each batch that may be a transaction's marker.
-    pub(super) async fn walk_markers(
-        &self,
-        base: i64,
-        position: u64,
-        mut visit: impl FnMut(&BatchHeader, &[u8]) -> Result<(), String>,
-    ) -> Result<u64, ReadError> {
-        self.walk_batches(base, position, STEP_BYTES, true, |header, _, records| {
-            visit(header, records)
-        })
-        .await
-    }
-
-    async fn walk_batches(
-        &self,
-        base: i64,
-        position: u64,
-        step_bytes: usize,
-        with_markers: bool,
-        mut visit: impl FnMut(&BatchHeader, u64, &[u8]) -> Result<(), String>,
-    ) -> Result<u64, ReadError> {
-        let wants_records =
-            |header: &BatchHeader| with_markers && EndTransactionMarker::is_possible(header);
-        let (ceiling, size, written, in_tail) = {
-            let state = self.state.borrow();
-            let next = state.segments.range(base + 1..).next();
-            match state.segments.get(&base) {
-                Some(segment) => (
-                    next.map_or(i64::MAX, |(next, _)| *next),
-                    segment.size,
-                    segment.written,
-                    state.tail.holds(Place {
-                        segment: base,
-                        position,
-                    }),
-                ),
-                None => return Ok(position),
-            }
-        };
-        let mut at = position;
-        if in_tail {
-            let mut raw = [0; HEADER_BYTES];
-            while at < size && self.state.borrow().tail.copy(base, at, &mut raw) {
-                let header = BatchHeader::parse(&raw)
-                    .map_err(|error| self.corrupt(base, error.to_string()))?;
-                let mut marker = Vec::new();
-                if wants_records(&header) {
-                    marker.resize(header.size(), 0);
-                    if !self.state.borrow().tail.copy(base, at, &mut marker) {
-                        break;
-                    }
-                }
-                let records = marker.get(HEADER_BYTES..).unwrap_or_default();
-                visit(&header, at, records)
-                    .map_err(|reason| self.corrupt(header.base_offset, reason))?;
-                at += header.size() as u64;
-            }
-            return Ok(at);
-        }
-        if at >= written {
-            return Ok(at);
-        }
-        let aligned = at / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
-        let bytes = self.read_file(base, aligned, step_bytes, written).await?;
-        // Offset and length lie outside a batch's checksum.
-        let mut floor = base;
-        while at < written {
-            let rest = bytes.get((at - aligned) as usize..).unwrap_or_default();
-            let header = if rest.len() >= HEADER_BYTES {
-                BatchHeader::parse(rest)
-                    .map_err(|error| self.corrupt(base, format!("{error} at position {at}")))?
-            } else if aligned + (bytes.len() as u64) < written {
-                break;
-            } else {
-                // The header goes on in the tail.
-                match self.straddling_header(base, at, rest) {
-                    Straddling::Batch(header, _) => header,
-                    Straddling::Gone => break,
-                    Straddling::Damaged(reason) => return Err(self.corrupt(base, reason)),
-                }
-            };
-            if at + header.size() as u64 > size
-                || header.base_offset < floor
-                || header.next_offset() > ceiling
-            {
-                return Err(self.corrupt(
-                    base,
-                    format!(
-                        "a batch of {} bytes at offset {} does not fit at position {at}",
-                        header.size(),
-                        header.base_offset
-                    ),
-                ));
-            }
-            let joined;
-            let records = match rest.get(..header.size()) {
-                _ if !wants_records(&header) => &[],
-                Some(batch) => &batch[HEADER_BYTES..],
-                None if at > position && aligned + (bytes.len() as u64) < written => break,
-                None => {
-                    let Some(batch) = self.join_with_tail(base, at, &header, rest) else {
-                        return Err(self.corrupt(
-                            header.base_offset,
-                            format!("a control batch at position {at} cannot be read whole"),
-                        ));
-                    };
-                    joined = batch;
-                    &joined[HEADER_BYTES..]
-                }
-            };
-            floor = header.next_offset();
-            visit(&header, at, records)
-                .map_err(|reason| self.corrupt(header.base_offset, reason))?;
-            at += header.size() as u64;
-        }
-        Ok(at)
-    }
-
-    /// The batch at `position`, which begins with `head` in the file and ends in the tail.
-    fn join_with_tail(
-        &self,
-        base: i64,
-        position: u64,
-        header: &BatchHeader,
-        head: &[u8],
-    ) -> Option<Vec<u8>> {
-        let head_len = self.bytes_before_tail(base, position)?;
-        let mut batch = head.get(..head_len)?.to_vec();
-        batch.resize(header.size().max(head_len), 0);
-        let state = self.state.borrow();
-        let whole = state
-            .tail
-            .copy(base, position + head_len as u64, &mut batch[head_len..]);
-        (whole && batch.len() == header.size()).then_some(batch)
     }
 }

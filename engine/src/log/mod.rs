@@ -23,6 +23,7 @@ mod swap;
 pub(crate) mod tail;
 mod truncate;
 mod types;
+mod walk;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
