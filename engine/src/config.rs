@@ -35,6 +35,9 @@ pub struct EngineConfig {
     pub write_behind_bytes: u64,
     /// A log whose oldest unwritten byte is older than this is written behind.
     pub write_behind_age: Duration,
+    /// After a crash a log's batches stay in the journal until somebody needs them if they have at least this many bytes on average; smaller ones are read in the journal's order, at
+    /// the start.
+    pub parked_batch_bytes_min: u64,
     /// Segment writes in flight at most, per shard.
     pub write_behind_depth: usize,
     /// Bytes kept back in each directory for the small writes by which a full disk is emptied again; 0: none.
@@ -84,6 +87,7 @@ impl EngineConfig {
             journal_backlog_bytes: 8 << 20,
             write_behind_bytes: 512 << 10,
             write_behind_age: Duration::from_secs(5),
+            parked_batch_bytes_min: 1 << 10,
             write_behind_depth: 2,
             ballast_bytes: 4 << 20,
             checkpoint_interval: Duration::from_secs(30),

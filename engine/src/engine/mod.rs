@@ -132,6 +132,10 @@ pub struct EngineMetrics {
     pub tail_cache_bytes_max: u64,
     /// Bytes written to segments since the start.
     pub written_behind_bytes: u64,
+    /// Batches that the start left in the journal, where they are read when somebody needs them.
+    pub parked_batches: u64,
+    /// Those of them that are in their log's tail or file by now.
+    pub settled_batches: u64,
     /// Logs.
     pub logs: usize,
     /// Logs that are offline.
@@ -239,7 +243,10 @@ impl<E: Environment> Engine<E> {
         let open = logs
             .values()
             .filter_map(|log| log.oldest_open_transaction_ms());
+        let [parked_batches, settled_batches] = self.shard.parked();
         EngineMetrics {
+            parked_batches,
+            settled_batches,
             journal: self.shard.journal().counters(),
             tail_cache_bytes: self.shard.tail_bytes(),
             tail_cache_bytes_max: self.shard.config.tail_cache_bytes,

@@ -55,7 +55,7 @@ impl<E: Environment> Engine<E> {
         let journal_path = config.journal_path();
         let scanned = match clean {
             Some(_) => None,
-            None => Some(scan(&env, &journal_path, identity, &keeper).await?),
+            None => Some(scan(&env, &journal_path, identity, &keeper, &shard.pool).await?),
         };
         let mut views = scanned
             .as_ref()

@@ -10,14 +10,17 @@ use futures_util::stream::{self, StreamExt};
 
 use super::EngineError;
 use super::shard::{LogKey, Shard};
-use crate::batch::BatchHeader;
+use crate::batch::EndTransactionMarker;
 use crate::environment::Environment;
 use crate::journal::FileMark;
 use crate::journal::entry::Item;
-use crate::journal::scan::{FoundItem, Scan, Window};
+use crate::journal::found::{FoundItem, header_in};
+use crate::journal::scan::Scan;
 use crate::journal::space::ChainStart;
+use crate::journal::window::Window;
 use crate::log::Log;
 use crate::log::flush::Place;
+use crate::log::replay::event_of;
 
 /// What the journal says about one log.
 #[derive(Default)]
@@ -136,6 +139,19 @@ pub(super) fn resolve(items: &[FoundItem]) -> BTreeMap<LogKey, JournalView> {
     views
 }
 
+/// Whether a log's batches stay in the journal until somebody needs them: where they are so small that reading them one by one takes longer than reading all of the journal once
+/// more, they do not.
+fn may_park(view: &JournalView, items: &[FoundItem], average_min: u64) -> bool {
+    let mut bytes = 0;
+    for index in &view.appends {
+        match items[*index].header() {
+            Some(header) => bytes += header.size() as u64,
+            None => return false,
+        }
+    }
+    bytes >= average_min.saturating_mul(view.appends.len() as u64)
+}
+
 /// Puts back what the journal holds and says where the new life takes it up.
 pub(super) async fn recover<E: Environment>(
     shard: &Rc<Shard<E>>,
@@ -146,6 +162,13 @@ pub(super) async fn recover<E: Environment>(
     for index in views.values().flat_map(|view| &view.appends) {
         needed[*index] = true;
     }
+    let average_min = shard.config.parked_batch_bytes_min;
+    let parked: BTreeSet<LogKey> = views
+        .iter()
+        .filter(|(_, view)| may_park(view, &scan.items, average_min))
+        .map(|(key, _)| *key)
+        .collect();
+    let files: Rc<[_]> = scan.files.iter().map(|file| file.file.clone()).collect();
     let mut skipped = BTreeSet::new();
     let mut window = Window::default();
     let mut window_file = usize::MAX;
@@ -188,17 +211,39 @@ pub(super) async fn recover<E: Environment>(
         if last_offset < log.log_end_offset() {
             continue;
         }
-        if window_file != found.file() {
+        let at = Place {
+            segment: segment_base,
+            position: u64::from(position),
+        };
+        let header = found.header().filter(|_| parked.contains(&key));
+        let is_marker = header.is_some_and(|header| EndTransactionMarker::is_possible(&header));
+        let file = &scan.files[found.file()];
+        if (header.is_none() || is_marker) && window_file != found.file() {
             window = Window::default();
             window_file = found.file();
         }
-        let file = &scan.files[found.file()];
+        if let Some(header) = header {
+            let entry = match is_marker {
+                true => window.entry_bytes(file, found).await?,
+                false => Bytes::new(),
+            };
+            let event = event_of(&parts_of(found, &entry), &header);
+            let done = match event {
+                Ok(event) => {
+                    log.park(at, found, &header, event.as_ref(), mark, &files)
+                        .await
+                }
+                Err(reason) => Err(reason),
+            };
+            if let Err(reason) = done {
+                log.take_offline(&reason);
+                log.hold_offline(mark);
+            }
+            continue;
+        }
         let replay = Replay {
             log,
-            at: Place {
-                segment: segment_base,
-                position: u64::from(position),
-            },
+            at,
             last_offset,
             entry: window.entry_bytes(file, found).await?,
             found,
@@ -318,21 +363,14 @@ async fn replay_item<E: Environment>(
     found: &FoundItem,
     mark: &Rc<FileMark>,
 ) -> Result<(), String> {
-    let parts: Vec<&[u8]> = found
-        .read
-        .body()
-        .iter()
-        .map(|range| &entry[range.clone()])
-        .filter(|part| !part.is_empty())
-        .collect();
-    let mut head = [0; crate::batch::HEADER_BYTES];
-    let mut filled = 0;
-    for part in &parts {
-        let count = part.len().min(head.len() - filled);
-        head[filled..filled + count].copy_from_slice(&part[..count]);
-        filled += count;
-    }
-    let header = BatchHeader::parse(&head[..filled])
+    let header = header_in(&found.read, entry)
         .map_err(|error| format!("the journal holds no batch where it says: {error}"))?;
-    log.replay(at, &parts, &header, mark).await
+    log.replay(at, &parts_of(found, entry), &header, mark).await
+}
+
+/// The parts of an item's body in its entry, as far as that is there.
+fn parts_of<'a>(found: &FoundItem, entry: &'a Bytes) -> Vec<&'a [u8]> {
+    let parts = found.read.body().map(|range| entry.get(range));
+    let parts = parts.into_iter().flatten();
+    parts.filter(|part| !part.is_empty()).collect()
 }

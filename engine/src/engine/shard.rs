@@ -56,6 +56,9 @@ pub(crate) struct Shard<E: Environment> {
     pub stopping: Cell<bool>,
     pub stop_signal: Event,
     written_behind: Cell<u64>,
+    /// Batches that the start left in the journal, and those of them that have come into a tail since.
+    parked: Cell<u64>,
+    settled: Cell<u64>,
     /// Names, numbers and leavers of the logs.
     pub registry: Registry,
     /// Space kept back for a full disk.
@@ -105,6 +108,8 @@ impl<E: Environment> Shard<E> {
             stopping: Cell::new(false),
             stop_signal: Event::default(),
             written_behind: Cell::new(0),
+            parked: Cell::new(0),
+            settled: Cell::new(0),
             registry: Registry::new(config.log_dirs.len()),
             ballast: Ballast::new(&config),
             maintenance: crate::wait::Turnstile::default(),
@@ -318,6 +323,21 @@ impl<E: Environment> Shard<E> {
     /// Bytes that went to segment files since the start.
     pub fn written_behind(&self) -> u64 {
         self.written_behind.get()
+    }
+
+    /// A batch was left in the journal.
+    pub fn note_parked(&self) {
+        self.parked.set(self.parked.get() + 1);
+    }
+
+    /// A batch that was left in the journal is in its log's tail.
+    pub fn note_settled(&self) {
+        self.settled.set(self.settled.get() + 1);
+    }
+
+    /// Batches that the start left in the journal, and how many of them have come into a tail since.
+    pub fn parked(&self) -> [u64; 2] {
+        [self.parked.get(), self.settled.get()]
     }
 
     /// A point in the order of uses.

@@ -488,15 +488,31 @@ pub struct ReadItem {
 impl ReadItem {
     /// Ranges of the entry's bytes that together are the body, in order.
     pub fn body(&self) -> [Range<usize>; 3] {
-        let (head, whole, tail) = cut_body(&self.item);
-        let (staged, blocks) = (self.staged as usize, self.blocks as usize);
-        let rest = staged + head.len();
-        [
-            staged..rest,
-            blocks..blocks + whole.len(),
-            rest..rest + tail.len(),
-        ]
+        let (staged, blocks) = self.body_places();
+        let (position, length) = match self.item {
+            Item::Append {
+                position, length, ..
+            } => (position, length as usize),
+            _ => (0, 0),
+        };
+        body_at(position, length, staged as usize, blocks as usize)
     }
+
+    /// Where the staged parts of its body begin in the entry, and where its whole blocks do.
+    pub fn body_places(&self) -> (u32, u32) {
+        (self.staged, self.blocks)
+    }
+}
+
+/// Ranges of an entry's bytes that together are a body of `length` bytes for a segment's `position`, in order, given where its staged parts and its whole blocks begin.
+pub fn body_at(position: u32, length: usize, staged: usize, blocks: usize) -> [Range<usize>; 3] {
+    let (head, whole, tail) = cut(position, length);
+    let rest = staged + head.len();
+    [
+        staged..rest,
+        blocks..blocks + whole.len(),
+        rest..rest + tail.len(),
+    ]
 }
 
 fn cut_body(item: &Item) -> (Range<usize>, Range<usize>, Range<usize>) {

@@ -9,9 +9,11 @@
 
 pub mod entry;
 mod files;
+pub(crate) mod found;
 pub(crate) mod scan;
 pub(crate) mod space;
 mod supervised;
+pub(crate) mod window;
 mod writer;
 
 use std::cell::{Cell, RefCell};

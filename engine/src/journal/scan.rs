@@ -10,54 +10,19 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::entry::{EntryError, EntryHeader, Identity, Item, ReadItem, parse, parse_header};
+use super::entry::{EntryError, EntryHeader, Identity, Item, ReadItem, parse_header};
+use super::found::FoundItem;
+use super::window::Window;
 use super::{FileMark, JournalFile};
-use crate::disk::{Disk, DiskFile, OpenOptions};
+use crate::disk::{Disk, DirEntry, DiskFile, OpenOptions};
 use crate::environment::Environment;
-use crate::memory::{AlignedBuffer, BLOCK_BYTES, round_up};
+use crate::memory::{AlignedBuffer, BLOCK_BYTES, MemoryPool};
 use crate::wait::Signal;
 
-/// Bytes read in one step.
-const STEP_BYTES: usize = 1 << 20;
-
-/// An item of the chain, and where its entry lies.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FoundItem {
-    /// The item and where its body lies within the entry.
-    pub read: ReadItem,
-    /// Where the entry starts in the file.
-    pub position: u64,
-    /// Index into [`Scan::files`].
-    file: u32,
-    /// The entry's length.
-    length: u32,
-}
-
-// A journal of small batches holds millions of them. An append takes at least `ITEM_BYTES` and a batch's header of the journal, so that all notes on it
-// (this, its index among its log's, whether it is needed) come to less than what the journal itself has: twice that while their lists grow. With
-// `journal.bytes.max` at its default of 512 MiB, which all shards share, a start after a crash thus takes at most 1 GiB for a moment, where every batch is of one
-// empty record, and a tenth of that where batches have 1 KiB.
-const NOTED_BYTES: usize = size_of::<FoundItem>() + size_of::<usize>() + 1;
-const _: () = assert!(size_of::<FoundItem>() <= 88);
-const _: () = assert!(NOTED_BYTES <= super::entry::ITEM_BYTES + crate::batch::HEADER_BYTES);
-
-impl FoundItem {
-    fn new(read: ReadItem, file: usize, position: u64, length: u32) -> Self {
-        Self {
-            read,
-            position,
-            file: file as u32,
-            length,
-        }
-    }
-
-    /// Index into [`Scan::files`].
-    pub fn file(&self) -> usize {
-        self.file as usize
-    }
-}
+/// Files that are opened at a time.
+const OPEN_CONCURRENCY: usize = 8;
 
 /// What a journal holds.
 pub(crate) struct Scan<E: Environment> {
@@ -84,60 +49,73 @@ struct LifeStart {
     previous_checksum: u32,
 }
 
+/// A file, and the header at its start if there is one.
+type Opened<E> = (JournalFile<E>, Option<EntryHeader>);
+
 /// Opens the files of a journal directory and notes the header at the start of each.
 async fn open_files<E: Environment>(
     env: &E,
     directory: &Path,
     identity: Identity,
     keeper: &Rc<Signal>,
-) -> io::Result<Vec<(JournalFile<E>, Option<EntryHeader>)>> {
-    let mut files = Vec::new();
-    for entry in env.disk().list(directory).await? {
-        let Some(number) = JournalFile::<E>::number_of(&entry.name) else {
-            continue;
-        };
-        let path = directory.join(&entry.name);
-        let size = entry.len / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
-        if size < 2 * BLOCK_BYTES as u64 {
-            // Its making was cut short: nothing was ever written to it.
-            env.disk().remove_file(&path).await?;
-            continue;
-        }
-        let options = OpenOptions {
-            create: false,
-            ..OpenOptions::JOURNAL
-        };
-        let file = env.disk().open(&path, options).await?;
-        // Whoever made it may have been killed before its size and its zeros were durable.
-        file.sync_data().await?;
-        let (block, _) = file
-            .read_at(0, AlignedBuffer::with_capacity(BLOCK_BYTES), BLOCK_BYTES)
-            .await?;
-        let first = match parse_header(&block, identity) {
-            Ok(header) => Some(header),
-            Err(EntryError::Format(format)) => {
-                let message = format!(
-                    "journal format {format} is newer than this program: start the version that wrote it"
-                );
-                return Err(io::Error::new(io::ErrorKind::Unsupported, message));
-            }
-            Err(_) => None,
-        };
-        let sequence = first.map_or(0, |header| header.sequence);
-        let mark = FileMark::new(keeper.clone());
-        files.push((
-            JournalFile {
-                number,
-                file,
-                size,
-                first_sequence: sequence,
-                last_sequence: sequence,
-                mark,
-            },
-            first,
-        ));
+) -> io::Result<Vec<Opened<E>>> {
+    let entries = env.disk().list(directory).await?;
+    let opened = entries
+        .into_iter()
+        .map(|entry| open_file(env, directory, identity, keeper, entry));
+    let opened = stream::iter(opened).buffered(OPEN_CONCURRENCY);
+    let opened: Vec<Option<Opened<E>>> = opened.try_collect().await?;
+    Ok(opened.into_iter().flatten().collect())
+}
+
+/// Opens a file if it is one of the journal's.
+async fn open_file<E: Environment>(
+    env: &E,
+    directory: &Path,
+    identity: Identity,
+    keeper: &Rc<Signal>,
+    entry: DirEntry,
+) -> io::Result<Option<Opened<E>>> {
+    let Some(number) = JournalFile::<E>::number_of(&entry.name) else {
+        return Ok(None);
+    };
+    let path = directory.join(&entry.name);
+    let size = entry.len / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+    if size < 2 * BLOCK_BYTES as u64 {
+        // Its making was cut short: nothing was ever written to it.
+        env.disk().remove_file(&path).await?;
+        return Ok(None);
     }
-    Ok(files)
+    let options = OpenOptions {
+        create: false,
+        ..OpenOptions::JOURNAL
+    };
+    let file = env.disk().open(&path, options).await?;
+    // Whoever made it may have been killed before its size and its zeros were durable.
+    file.sync_data().await?;
+    let (block, _) = file
+        .read_at(0, AlignedBuffer::with_capacity(BLOCK_BYTES), BLOCK_BYTES)
+        .await?;
+    let first = match parse_header(&block, identity) {
+        Ok(header) => Some(header),
+        Err(EntryError::Format(format)) => {
+            let message = format!(
+                "journal format {format} is newer than this program: start the version that wrote it"
+            );
+            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+        }
+        Err(_) => None,
+    };
+    let sequence = first.map_or(0, |header| header.sequence);
+    let file = JournalFile {
+        number,
+        file,
+        size,
+        first_sequence: sequence,
+        last_sequence: sequence,
+        mark: FileMark::new(keeper.clone()),
+    };
+    Ok(Some((file, first)))
 }
 
 /// Opens all files without looking at what is in them: after a clean stop nothing in them is needed.
@@ -160,6 +138,7 @@ pub(crate) async fn scan<E: Environment>(
     directory: &Path,
     identity: Identity,
     keeper: &Rc<Signal>,
+    pool: &MemoryPool,
 ) -> io::Result<Scan<E>> {
     let mut opened = open_files(env, directory, identity, keeper).await?;
     opened.sort_by_key(|(file, _)| (file.first_sequence, file.number));
@@ -171,12 +150,57 @@ pub(crate) async fn scan<E: Environment>(
     let mut firsts: Vec<Option<EntryHeader>> = opened.iter().map(|(_, first)| *first).collect();
     let mut files: Vec<JournalFile<E>> = opened.into_iter().map(|(file, _)| file).collect();
 
+    let starts = find_starts(&files, &mut firsts, identity).await?;
+
+    // The newest entry says what is still needed, and it is found by following the chain from the newest file. An older file may be in the middle of being
+    // written over: what is still valid in it is no longer part of anything.
+    let newest = (0..files.len())
+        .filter(|&i| firsts[i].is_some())
+        .max_by_key(|&i| firsts[i].map(|header| header.sequence));
+    let mut window = Window::reading_ahead(pool);
+    let mut reader = Reader {
+        window: &mut window,
+        firsts: &firsts,
+        starts: &starts,
+        identity,
+    };
+    let end = reader.follow(&mut files, newest, false).await?;
+    let first = end.last.and_then(|last| {
+        let holding = (0..files.len())
+            .rev()
+            .find(|&i| firsts[i].is_some_and(|header| header.sequence <= last.oldest_live));
+        holding.or_else(|| (0..files.len()).find(|&i| firsts[i].is_some()))
+    });
+    let chain = reader.follow(&mut files, first, true).await?;
+    let damage;
+    let mut max_sequence = chain.last.map_or(0, |last| last.sequence);
+    (damage, max_sequence) = look_beyond(&files, &chain, identity, max_sequence, &mut window).await?;
+    Ok(arrange(
+        files,
+        chain,
+        next_file_number,
+        max_sequence,
+        damage,
+    ))
+}
+
+/// Finds the lives that begin at the start of a file; forgets the first headers of entries that are not whole.
+async fn find_starts<E: Environment>(
+    files: &[JournalFile<E>],
+    firsts: &mut [Option<EntryHeader>],
+    identity: Identity,
+) -> io::Result<Vec<LifeStart>> {
+    let known: Vec<usize> = (0..files.len())
+        .filter(|index| firsts[*index].is_some())
+        .collect();
+    let entries = known.into_iter().map(|index| async move {
+        let entry = Window::default().entry(&files[index], 0, identity).await?;
+        io::Result::Ok((index, entry))
+    });
+    let mut entries = stream::iter(entries).buffered(OPEN_CONCURRENCY);
     let mut starts = Vec::new();
-    for (index, file) in files.iter().enumerate() {
-        if firsts[index].is_none() {
-            continue;
-        }
-        match Window::default().entry(file, 0, identity).await? {
+    while let Some((index, entry)) = entries.try_next().await? {
+        match entry {
             Some((header, items, _)) => {
                 if let Some(ReadItem {
                     item: Item::LifeStart { previous_sequence },
@@ -194,69 +218,52 @@ pub(crate) async fn scan<E: Environment>(
             None => firsts[index] = None,
         }
     }
-
-    // The newest entry says what is still needed, and it is found by following the chain from the newest file. An older file may be in the middle of being
-    // written over: what is still valid in it is no longer part of anything.
-    let newest = (0..files.len())
-        .filter(|&i| firsts[i].is_some())
-        .max_by_key(|&i| firsts[i].map(|header| header.sequence));
-    let end = follow(&mut files, newest, &firsts, &starts, identity, false).await?;
-    let first = end.last.and_then(|last| {
-        let holding = (0..files.len())
-            .rev()
-            .find(|&i| firsts[i].is_some_and(|header| header.sequence <= last.oldest_live));
-        holding.or_else(|| (0..files.len()).find(|&i| firsts[i].is_some()))
-    });
-    let chain = follow(&mut files, first, &firsts, &starts, identity, true).await?;
-    let damage;
-    let mut max_sequence = chain.last.map_or(0, |last| last.sequence);
-    (damage, max_sequence) = look_beyond(&files, &chain, identity, max_sequence).await?;
-    Ok(arrange(
-        files,
-        chain,
-        next_file_number,
-        max_sequence,
-        damage,
-    ))
+    Ok(starts)
 }
 
-/// Follows the chain from the start of the file `first` to its end; with `gather`, notes its items.
-async fn follow<E: Environment>(
-    files: &mut [JournalFile<E>],
-    first: Option<usize>,
-    firsts: &[Option<EntryHeader>],
-    starts: &[LifeStart],
+/// What following the chain takes.
+struct Reader<'a> {
+    window: &'a mut Window,
+    firsts: &'a [Option<EntryHeader>],
+    starts: &'a [LifeStart],
     identity: Identity,
-    gather: bool,
-) -> io::Result<Chain> {
-    let mut chain = Chain {
-        gather,
-        items: Vec::new(),
-        last: None,
-        walked: Vec::new(),
-    };
-    let mut next = first;
-    while let Some(index) = next {
-        chain.walked.push((index, 0));
-        let life_start = chain
-            .walk(&mut files[index], index, identity, starts)
-            .await?;
-        let last = chain.last;
-        next = life_start.or_else(|| {
-            let last = last?;
-            firsts.iter().position(|first| {
-                first.is_some_and(|header| {
-                    header.life == last.life
-                        && header.sequence == last.sequence + 1
-                        && header.previous == last.checksum
+}
+
+impl Reader<'_> {
+    /// Follows the chain from the start of the file `first` to its end; with `gather`, notes its items.
+    async fn follow<E: Environment>(
+        &mut self,
+        files: &mut [JournalFile<E>],
+        first: Option<usize>,
+        gather: bool,
+    ) -> io::Result<Chain> {
+        let mut chain = Chain {
+            gather,
+            items: Vec::new(),
+            last: None,
+            walked: Vec::new(),
+        };
+        let mut next = first;
+        while let Some(index) = next {
+            chain.walked.push((index, 0));
+            let life_start = chain.walk(&mut files[index], index, self).await?;
+            let last = chain.last;
+            next = life_start.or_else(|| {
+                let last = last?;
+                self.firsts.iter().position(|first| {
+                    first.is_some_and(|header| {
+                        header.life == last.life
+                            && header.sequence == last.sequence + 1
+                            && header.previous == last.checksum
+                    })
                 })
-            })
-        });
-        if next.is_some_and(|next| chain.walked.iter().any(|(walked, _)| *walked == next)) {
-            next = None;
+            });
+            if next.is_some_and(|next| chain.walked.iter().any(|(walked, _)| *walked == next)) {
+                next = None;
+            }
         }
+        Ok(chain)
     }
-    Ok(chain)
 }
 
 struct Chain {
@@ -274,14 +281,13 @@ impl Chain {
         &mut self,
         file: &mut JournalFile<E>,
         index: usize,
-        identity: Identity,
-        starts: &[LifeStart],
+        reader: &mut Reader<'_>,
     ) -> io::Result<Option<usize>> {
-        let mut window = Window::default();
+        reader.window.leave();
         let mut position = 0;
         loop {
             let taken_up = self.last.and_then(|last| {
-                let start = starts.iter().rev().find(|start| {
+                let start = reader.starts.iter().rev().find(|start| {
                     start.file != index
                         && start.previous_sequence == last.sequence
                         && start.previous_checksum == last.checksum
@@ -291,7 +297,8 @@ impl Chain {
             if taken_up.is_some() {
                 return Ok(taken_up);
             }
-            let Some((header, items, _)) = window.entry(file, position, identity).await? else {
+            let entry = reader.window.entry(file, position, reader.identity).await?;
+            let Some((header, items, bytes)) = entry else {
                 return Ok(None);
             };
             let continues = match (&self.last, position) {
@@ -313,7 +320,7 @@ impl Chain {
             self.last = Some(header);
             let length = header.length;
             if self.gather {
-                let found = |read| FoundItem::new(read, index, position, length);
+                let found = |read| FoundItem::new(read, index, position, length, &bytes);
                 self.items.extend(items.into_iter().map(found));
             }
             position += u64::from(length);
@@ -335,7 +342,7 @@ pub(crate) async fn read_live<E: Environment>(
     for (index, file) in files.iter().enumerate() {
         let mut window = Window::default();
         let (mut position, mut reached) = (0, None);
-        while let Some((header, items, _)) = window.entry(file, position, identity).await? {
+        while let Some((header, items, bytes)) = window.entry(file, position, identity).await? {
             let ours = (file.first_sequence..=file.last_sequence).contains(&header.sequence);
             if !ours || header.sequence > completed {
                 break;
@@ -345,7 +352,7 @@ pub(crate) async fn read_live<E: Environment>(
                 items
                     .into_iter()
                     .filter(|read| keep(&read.item))
-                    .map(|read| FoundItem::new(read, index, position, length)),
+                    .map(|read| FoundItem::new(read, index, position, length, &bytes)),
             );
             position += u64::from(length);
             reached = Some(header.sequence);
@@ -371,6 +378,7 @@ async fn look_beyond<E: Environment>(
     chain: &Chain,
     identity: Identity,
     mut max_sequence: u64,
+    window: &mut Window,
 ) -> io::Result<(Option<String>, u64)> {
     let end = chain.last.map_or(0, |last| last.sequence);
     let mut damage = None;
@@ -380,8 +388,9 @@ async fn look_beyond<E: Environment>(
             .iter()
             .find(|(walked, _)| *walked == index)
             .map_or(0, |(_, end)| *end);
+        window.leave();
         while position < file.size {
-            let bytes = read(file, position, STEP_BYTES).await?;
+            let bytes = window.at(file, position, BLOCK_BYTES).await?;
             if bytes.is_empty() {
                 break;
             }
@@ -430,7 +439,7 @@ fn arrange<E: Environment>(
         .collect();
     placed.sort_by_key(|(place, _)| *place);
     for item in &mut chain.items {
-        item.file = order[&item.file()] as u32;
+        item.set_file(order[&item.file()]);
     }
     Scan {
         files: placed.into_iter().map(|(_, file)| file).collect(),
@@ -440,92 +449,5 @@ fn arrange<E: Environment>(
         max_sequence,
         next_file_number,
         damage,
-    }
-}
-
-/// Reads up to `len` bytes of a journal file.
-async fn read<E: Environment>(
-    file: &JournalFile<E>,
-    position: u64,
-    len: usize,
-) -> io::Result<Bytes> {
-    let len = len.min((file.size - position.min(file.size)) as usize);
-    let (mut buffer, read) = file
-        .file
-        .read_at(position, AlignedBuffer::with_capacity(len), len)
-        .await?;
-    buffer.truncate(read / BLOCK_BYTES * BLOCK_BYTES);
-    Ok(buffer.into_bytes())
-}
-
-/// What was last read of a file, so that small entries are not read one by one.
-#[derive(Default)]
-pub(crate) struct Window {
-    start: u64,
-    bytes: Bytes,
-}
-
-impl Window {
-    /// What it holds of the file: entries given out are slices of it.
-    pub fn held(&self) -> &Bytes {
-        &self.bytes
-    }
-
-    /// The bytes of the file from `position` on, at least `len` of them where the file has so many.
-    async fn at<E: Environment>(
-        &mut self,
-        file: &JournalFile<E>,
-        position: u64,
-        len: usize,
-    ) -> io::Result<Bytes> {
-        let held = position
-            .checked_sub(self.start)
-            .map(|skip| skip as usize)
-            .filter(|skip| skip + len <= self.bytes.len());
-        if let Some(skip) = held {
-            return Ok(self.bytes.slice(skip..));
-        }
-        self.bytes = read(file, position, round_up(len).max(STEP_BYTES)).await?;
-        self.start = position;
-        Ok(self.bytes.clone())
-    }
-
-    /// The valid entry at `position`, if there is one.
-    async fn entry<E: Environment>(
-        &mut self,
-        file: &JournalFile<E>,
-        position: u64,
-        identity: Identity,
-    ) -> io::Result<Option<(EntryHeader, Vec<ReadItem>, Bytes)>> {
-        if position + BLOCK_BYTES as u64 > file.size {
-            return Ok(None);
-        }
-        let bytes = self.at(file, position, BLOCK_BYTES).await?;
-        let Ok(header) = parse_header(&bytes, identity) else {
-            return Ok(None);
-        };
-        if position + u64::from(header.length) > file.size {
-            return Ok(None);
-        }
-        let bytes = self.at(file, position, header.length as usize).await?;
-        Ok(parse(&bytes, identity)
-            .ok()
-            .map(|(header, items)| (header, items, bytes.slice(..header.length as usize))))
-    }
-
-    /// The bytes of an entry that was found before.
-    pub async fn entry_bytes<E: Environment>(
-        &mut self,
-        file: &JournalFile<E>,
-        item: &FoundItem,
-    ) -> io::Result<Bytes> {
-        let bytes = self.at(file, item.position, item.length as usize).await?;
-        if bytes.len() < item.length as usize {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "a journal file has become shorter",
-            ));
-        }
-        Ok(bytes.slice(..item.length as usize))
     }
 }

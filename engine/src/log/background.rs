@@ -102,6 +102,10 @@ impl<E: Environment> Log<E> {
             WriteBehind::Before(place) => self.flush.place().min(place),
             WriteBehind::Blocks | WriteBehind::Everything => self.flush.place(),
         };
+        // What is parked is not in the tail yet.
+        let flushed = state
+            .parked_from()
+            .map_or(flushed, |parked| flushed.min(parked));
         let block = BLOCK_BYTES as u64;
         for (&base, segment) in &state.segments {
             if segment.written >= segment.size {

@@ -71,6 +71,10 @@ impl<E: Environment> Log<E> {
     /// Writes and syncs everything appended so far; returns the offset that the recovery point may move to, or `None` when the log is offline or its
     /// files have to wait for space or descriptors. With `seal`, the active segment gets its exact size and complete indexes too: a clean stop.
     pub(crate) async fn checkpoint(&self, seal: bool) -> Option<Checkpointed> {
+        if let Err(error) = self.settle().await {
+            tracing::warn!(log = %self.topic_partition, "its checkpoint has to wait: {error}");
+            return None;
+        }
         // Most of it without the turn, which appends may need.
         let (next_offset, end) = {
             let state = self.state.borrow();

@@ -158,7 +158,8 @@ impl<E: Environment> Log<E> {
         })
     }
 
-    async fn first_timestamp_of(&self, base: i64) -> Result<Option<i64>, ReadError> {
+    /// The largest timestamp of a segment's first batch; `None` when there is no batch.
+    pub(super) async fn first_timestamp_of(&self, base: i64) -> Result<Option<i64>, ReadError> {
         let first = self.header_at(base, 0).await?;
         let first = first.map(|header| header.max_timestamp);
         if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {

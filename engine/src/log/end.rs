@@ -165,7 +165,8 @@ impl<E: Environment> Log<E> {
             .map_or(0, |segment| segment.size);
         let mut reached = base;
         let mut epoch = -1;
-        let mut step = 1 << 20;
+        // From a hint it is not far.
+        let mut step = if position > 0 { 64 << 10 } else { 1 << 20 };
         while position < size {
             let aligned = position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
             let skip = (position - aligned) as usize;

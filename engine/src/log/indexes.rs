@@ -64,6 +64,7 @@ impl<E: Environment> Log<E> {
         base: i64,
         position: u64,
     ) -> Result<Option<BatchHeader>, ReadError> {
+        self.settle().await?;
         let place = Place {
             segment: base,
             position,

@@ -14,6 +14,7 @@ mod end;
 pub(crate) mod flush;
 mod indexes;
 mod lookup;
+pub(crate) mod parked;
 mod producers;
 mod read;
 pub(crate) mod replay;
@@ -61,6 +62,8 @@ pub struct Log<E: Environment> {
     appending: Turnstile,
     /// Work on the files, one at a time.
     io: Turnstile,
+    /// Bringing in what is parked.
+    settling: Turnstile,
     /// Whether it waits in the shard's line for write-behind.
     pub(crate) queued: Cell<bool>,
     /// Whether it waits in the shard's line of aging dirty logs.
@@ -103,6 +106,8 @@ pub(crate) struct LogState<E: Environment> {
     /// In offset order; the last one is active. Empty until the first append.
     pub segments: BTreeMap<i64, Segment<E>>,
     pub tail: Tail,
+    /// The end of the log that a start has left in the journal; its bytes are not in the tail.
+    pub parked: Option<Box<parked::Parked<E>>>,
     pub producers: ProducerStates,
     /// Transactions that the coordinator is being asked about.
     pub verifications: Verifications,

@@ -212,6 +212,7 @@ impl<E: Environment> Log<E> {
                 Ok(wanted) => wanted,
                 Err(empty) => return Ok(empty),
             };
+            self.settle().await?;
             let found = self.read_from(&wanted).await;
             // Whatever was found, something has been removed meanwhile.
             if self.flush.truncations() != truncations

@@ -10,8 +10,8 @@ use std::rc::Rc;
 use super::flush::Place;
 use super::retain::DELETED_SUFFIX;
 use super::tail::CHUNK_BYTES_MIN;
-use super::{Log, ReadError, ignore_missing};
-use crate::batch::{BatchError, BatchHeader, EndTransactionMarker, HEADER_BYTES};
+use super::{Log, LogState, ReadError, ignore_missing};
+use crate::batch::{BatchHeader, EndTransactionMarker, HEADER_BYTES};
 use crate::checkpoint::{LEADER_EPOCH_FILE, parse_epochs};
 use crate::disk::{Disk, DiskFile, OpenOptions};
 use crate::environment::Environment;
@@ -276,20 +276,8 @@ impl<E: Environment> Log<E> {
         Ok(())
     }
 
-    /// Puts a batch from the journal back where it belongs, as dirty; an error says why the log has to stay offline.
-    pub(crate) async fn replay(
-        &self,
-        at: Place,
-        batch: &[&[u8]],
-        header: &BatchHeader,
-        mark: &Rc<FileMark>,
-    ) -> Result<(), String> {
-        let event = event_of(batch, header).map_err(|error| {
-            format!(
-                "the journal's batch at offset {}: {error}",
-                header.base_offset
-            )
-        })?;
+    /// Finds the log's end where a batch from the journal is to go, or begins the segment there; an error says why the log has to stay offline.
+    pub(super) async fn find_place(&self, at: Place, header: &BatchHeader) -> Result<(), String> {
         let end = self.state.borrow().end();
         let next_offset = self.log_end_offset();
         if header.base_offset < next_offset {
@@ -298,21 +286,34 @@ impl<E: Environment> Log<E> {
                 header.base_offset
             ));
         }
-        if at != end || self.state.borrow().segments.is_empty() {
-            let new_segment = at.position == 0
-                && (at.segment > end.segment
-                    || self.state.borrow().segments.is_empty()
-                    || end.position == 0);
-            if !new_segment {
-                return Err(format!(
-                    "the journal's batch at offset {} belongs to position {} of segment {}, but the log ends at position {} of segment {}; restore the log from another copy",
-                    header.base_offset, at.position, at.segment, end.position, end.segment
-                ));
-            }
-            self.begin_replayed_segment(at.segment)
-                .await
-                .map_err(|error| error.to_string())?;
+        if at == end && !self.state.borrow().segments.is_empty() {
+            return Ok(());
         }
+        let new_segment = at.position == 0
+            && (at.segment > end.segment
+                || self.state.borrow().segments.is_empty()
+                || end.position == 0);
+        if !new_segment {
+            return Err(format!(
+                "the journal's batch at offset {} belongs to position {} of segment {}, but the log ends at position {} of segment {}; restore the log from another copy",
+                header.base_offset, at.position, at.segment, end.position, end.segment
+            ));
+        }
+        self.begin_replayed_segment(at.segment)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    /// Puts a batch from the journal back where it belongs, as dirty; an error says why the log has to stay offline.
+    pub(crate) async fn replay(
+        &self,
+        at: Place,
+        batch: &[&[u8]],
+        header: &BatchHeader,
+        mark: &Rc<FileMark>,
+    ) -> Result<(), String> {
+        let event = event_of(batch, header)?;
+        self.find_place(at, header).await?;
         let length = header.size();
         // Held until the batch is in: nobody else takes what was freed for it.
         let mut memory = None;
@@ -355,6 +356,16 @@ impl<E: Environment> Log<E> {
         state.tail.append(&self.shard.pool, at, &[], batch);
         self.shard.memory_taken(state.tail.capacity() - before);
         self.note_batch(state, header, at.position, event.as_ref(), self.now_ms());
+        self.note_replayed(state, mark);
+        if state.dirty_since.is_none() {
+            state.dirty_since = Some(self.shard.env.now());
+            self.shard.became_dirty(self);
+        }
+        Ok(())
+    }
+
+    /// The log ends with a batch of the journal file of this mark, all of it on the medium.
+    pub(super) fn note_replayed(&self, state: &mut LogState<E>, mark: &Rc<FileMark>) {
         let end = state.end();
         match state.marks.back_mut() {
             Some((last, needed_to)) if Rc::ptr_eq(last, mark) => *needed_to = state.next_offset,
@@ -364,11 +375,6 @@ impl<E: Environment> Log<E> {
             }
         }
         self.flush.advance(state.next_offset, end);
-        if state.dirty_since.is_none() {
-            state.dirty_since = Some(self.shard.env.now());
-            self.shard.became_dirty(self);
-        }
-        Ok(())
     }
 
     async fn begin_replayed_segment(&self, base: i64) -> io::Result<()> {
@@ -396,6 +402,7 @@ impl<E: Environment> Log<E> {
 
     /// Makes the active segment ready for appending after it was opened: its indexes, the time of its first batch, and the bytes of its last, partial block.
     pub(super) async fn warm_up(&self) -> Result<(), ReadError> {
+        self.settle().await?;
         let (base, end, cold) = {
             let state = self.state.borrow();
             let Some((&base, segment)) = state.segments.last_key_value() else {
@@ -407,12 +414,12 @@ impl<E: Environment> Log<E> {
             return Ok(());
         }
         self.load_indexes(base).await?;
-        let mut first = None;
-        self.walk(base, 0, |header, _| {
-            first.get_or_insert(header.max_timestamp);
-            Ok(())
-        })
-        .await?;
+        let known = |state: &LogState<E>| state.segments.get(&base)?.first_timestamp;
+        let first = known(&self.state.borrow());
+        if first.is_none() && self.first_timestamp_of(base).await?.is_none() {
+            let reason = format!("no batch at the beginning of segment {base}");
+            return Err(self.corrupt(base, reason));
+        }
         let aligned = end.position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         let prefix = self
             .read_file(base, aligned, BLOCK_BYTES, end.position)
@@ -423,7 +430,6 @@ impl<E: Environment> Log<E> {
             return Ok(());
         }
         if let Some(segment) = state.segments.get_mut(&base) {
-            segment.first_timestamp = segment.first_timestamp.or(first);
             segment.sealed = false;
             // Others may be aborted in it from now on.
             segment.lowest_aborted = None;
@@ -458,12 +464,13 @@ impl<E: Environment> Log<E> {
     }
 
     /// Whether the active segment has to be warmed up before it takes a batch.
-    pub(super) fn is_cold(&self, state: &super::LogState<E>) -> bool {
+    pub(super) fn is_cold(&self, state: &LogState<E>) -> bool {
         let Some((_, segment)) = state.segments.last_key_value() else {
             return false;
         };
         let ragged = segment.size % BLOCK_BYTES as u64 != 0;
-        segment.size > 0
+        state.parked.is_some()
+            || segment.size > 0
             && (segment.sealed
                 || segment.indexes.is_none()
                 || segment.first_timestamp.is_none()
@@ -472,10 +479,18 @@ impl<E: Environment> Log<E> {
 }
 
 /// What a batch in pieces tells of its producer.
-fn event_of(pieces: &[&[u8]], header: &BatchHeader) -> Result<Option<ProducerEvent>, BatchError> {
-    if !EndTransactionMarker::is_possible(header) {
-        return ProducerEvent::of(header, &[]);
-    }
-    let batch = pieces.concat();
-    ProducerEvent::of(header, batch.get(HEADER_BYTES..).unwrap_or_default())
+pub(crate) fn event_of(
+    pieces: &[&[u8]],
+    header: &BatchHeader,
+) -> Result<Option<ProducerEvent>, String> {
+    let event = if EndTransactionMarker::is_possible(header) {
+        let batch = pieces.concat();
+        ProducerEvent::of(header, batch.get(HEADER_BYTES..).unwrap_or_default())
+    } else {
+        ProducerEvent::of(header, &[])
+    };
+    event.map_err(|error| {
+        let offset = header.base_offset;
+        format!("the journal's batch at offset {offset}: {error}")
+    })
 }

@@ -192,6 +192,7 @@ impl<E: Environment> Log<E> {
     }
 
     async fn start_by_time(&self, oldest_ms: i64) -> Result<Option<i64>, ReadError> {
+        self.settle().await?;
         let bases: Vec<i64> = self.state.borrow().segments.keys().copied().collect();
         let mut start = None;
         for (index, &base) in bases.iter().enumerate() {
@@ -344,6 +345,7 @@ impl<E: Environment> Log<E> {
         let mut state = self.state.borrow_mut();
         let capacity = state.tail.capacity();
         state.tail.clear();
+        state.parked = None;
         self.shard.memory_freed(capacity);
         let open = state
             .segments

@@ -224,6 +224,11 @@ impl Tail {
         done == out.len()
     }
 
+    /// Whether it ends at `place`, so that what begins there needs no new chunk.
+    pub fn ends_at(&self, place: Place) -> bool {
+        self.chunks.back().is_some_and(|back| back.end() == place)
+    }
+
     /// Whether it holds the byte at `place` and everything after it.
     pub fn holds(&self, place: Place) -> bool {
         self.start().is_some_and(|start| start <= place)

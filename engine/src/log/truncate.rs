@@ -83,7 +83,11 @@ impl<E: Environment> Log<E> {
             return Ok(end);
         }
         self.flushed(end).await?;
-        let (cut, end) = match self.find_cut(offset).await {
+        let found = match self.settle().await {
+            Ok(()) => self.find_cut(offset).await,
+            Err(error) => Err(error),
+        };
+        let (cut, end) = match found {
             Ok(found) => found,
             Err(ReadError::Log(error)) => return Err(error),
             Err(other) => {

@@ -87,6 +87,7 @@ impl<E: Environment> Log<E> {
         with_markers: bool,
         mut visit: impl FnMut(&BatchHeader, u64, &[u8]) -> Result<(), String>,
     ) -> Result<u64, ReadError> {
+        self.settle().await?;
         loop {
             let Some(ground) = self.ground(base) else {
                 return Ok(position);

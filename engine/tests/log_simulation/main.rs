@@ -147,4 +147,11 @@ fn acknowledged_batches_survive_every_crash() {
             std::panic::resume_unwind(panic);
         }
     }
+    let [parked, settled] = [&workload::PARKED, &workload::SETTLED]
+        .map(|count| count.load(std::sync::atomic::Ordering::Relaxed));
+    eprintln!("{parked} batches were left in the journal by starts, {settled} brought in");
+    assert!(
+        seeds < 50 || (parked > seeds && settled > seeds),
+        "only {parked} batches were left in the journal by starts, {settled} brought in"
+    );
 }

@@ -1,0 +1,326 @@
+//! Batches that a start after a crash has found in the journal and left there: the log knows all about them, and their bytes come into its tail when somebody needs them.
+//!
+//! Being ready thus waits for no segment. What is parked is the end of the log as it was at the crash: nobody reads, appends, truncates or checkpoints before all of it is in the
+//! tail ([`Log::settle`]), from where it is written behind as always. Until then the journal files that hold it are pinned, like those of anything else that is not synced.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+
+use futures_util::stream::{self, StreamExt};
+
+use super::flush::Place;
+use super::tail::CHUNK_BYTES_MIN;
+use super::{Log, LogState, ReadError};
+use crate::batch::BatchHeader;
+use crate::disk::{Disk, DiskFile};
+use crate::environment::Environment;
+use crate::journal::FileMark;
+use crate::journal::entry::body_at;
+use crate::journal::found::FoundItem;
+use crate::memory::{AlignedBuffer, BLOCK_BYTES, round_down, round_up};
+use crate::producer_state::ProducerEvent;
+
+/// Reads of the journal under way for one log.
+const READ_DEPTH: usize = 8;
+/// Bytes read in one go, unless a single batch has more,
+const READ_BYTES_MAX: u64 = 1 << 20;
+/// and those read in between that belong to other logs.
+const READ_GAP_BYTES: u64 = 16 << 10;
+
+/// Where a batch lies in the journal, and where it belongs.
+#[derive(Clone, Copy)]
+struct ParkedBatch {
+    at: Place,
+    length: u32,
+    file: u32,
+    /// Where its entry starts in the file, and the parts of its body in the entry.
+    entry: u64,
+    staged: u32,
+    blocks: u32,
+    checksum: u32,
+}
+
+impl ParkedBatch {
+    /// The parts of its body in the file.
+    fn body(&self) -> [Range<u64>; 3] {
+        let parts = body_at(
+            self.at.position as u32,
+            self.length as usize,
+            self.staged as usize,
+            self.blocks as usize,
+        );
+        parts.map(|part| self.entry + part.start as u64..self.entry + part.end as u64)
+    }
+
+    /// The blocks of the file that hold all of it.
+    fn span(&self) -> Range<u64> {
+        let body = self.body();
+        let parts = || body.iter().filter(|part| !part.is_empty());
+        let start = parts().map(|part| part.start).min().unwrap_or(self.entry);
+        let end = parts().map(|part| part.end).max().unwrap_or(self.entry);
+        round_down(start as usize) as u64..round_up(end as usize) as u64
+    }
+}
+
+/// Files of the journal as they were found.
+type Files<E> = Rc<[<<E as Environment>::Disk as Disk>::File]>;
+
+/// See the module.
+pub(crate) struct Parked<E: Environment> {
+    files: Files<E>,
+    /// In the log's order; never empty.
+    batches: VecDeque<ParkedBatch>,
+}
+
+impl<E: Environment> LogState<E> {
+    /// Where what is parked begins.
+    pub fn parked_from(&self) -> Option<Place> {
+        let parked = self.parked.as_ref()?;
+        parked.batches.front().map(|batch| batch.at)
+    }
+}
+
+impl<E: Environment> Log<E> {
+    /// Takes a batch of the journal in at the log's end and leaves its bytes where they are; an error says why the log has to stay offline.
+    pub(crate) async fn park(
+        &self,
+        at: Place,
+        found: &FoundItem,
+        header: &BatchHeader,
+        event: Option<&ProducerEvent>,
+        mark: &Rc<FileMark>,
+        files: &Files<E>,
+    ) -> Result<(), String> {
+        self.find_place(at, header).await?;
+        let base = at.segment;
+        let indexed = self.state.borrow().segments.get(&base).is_some_and(|segment| {
+            segment.indexes.is_some() || segment.size == 0
+        });
+        if !indexed {
+            self.load_indexes(base)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let mut first_unknown = false;
+        if let Some(segment) = state.segments.get_mut(&base) {
+            segment.sealed = false;
+            segment.lowest_aborted = None;
+            first_unknown = segment.size > 0 && segment.first_timestamp.is_none();
+            if let Some(indexes) = &segment.indexes {
+                // Before a batch comes in: from then on the largest time counts as known.
+                let newest = indexes.max_timestamp().timestamp;
+                segment.max_timestamp = segment.max_timestamp.max(newest);
+            }
+        }
+        self.note_batch(state, header, at.position, event, self.now_ms());
+        if first_unknown && let Some(segment) = state.segments.get_mut(&base) {
+            // That of the segment's first batch is read when the log is warmed up.
+            segment.first_timestamp = None;
+        }
+        self.note_replayed(state, mark);
+        self.shard.note_parked();
+        let (staged, blocks) = found.read.body_places();
+        let parked = state.parked.get_or_insert_with(|| {
+            Box::new(Parked {
+                files: files.clone(),
+                batches: VecDeque::new(),
+            })
+        });
+        parked.batches.push_back(ParkedBatch {
+            at,
+            length: header.size() as u32,
+            file: found.file() as u32,
+            entry: found.position,
+            staged,
+            blocks,
+            checksum: header.checksum,
+        });
+        Ok(())
+    }
+
+    /// Whether some of the log is parked.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.state.borrow().parked.is_some()
+    }
+
+    /// Brings what is parked into the tail. Must not be called by who has the turn on the files: memory may have to be freed by writing behind.
+    ///
+    /// # Errors
+    /// When the log is or goes offline, or memory or descriptors are wanting, in which case it may be tried again.
+    pub(crate) async fn settle(&self) -> Result<(), ReadError> {
+        if !self.is_parked() {
+            return Ok(());
+        }
+        // What is rare has its state elsewhere.
+        Box::pin(self.settle_parked()).await
+    }
+
+    async fn settle_parked(&self) -> Result<(), ReadError> {
+        let _turn = self.settling.enter().await;
+        self.check_online()?;
+        let (files, runs) = {
+            let state = self.state.borrow();
+            let Some(parked) = &state.parked else {
+                return Ok(());
+            };
+            (parked.files.clone(), runs_of(&parked.batches))
+        };
+        let failed = |error: &io::Error| {
+            ReadError::Log(self.storage_error("reading the journal", error))
+        };
+        let reads = runs.into_iter().map(|(run, span)| {
+            let file = files[run[0].file as usize].clone();
+            async move {
+                let length = (span.end - span.start) as usize;
+                let buffer = self.shard.pool.buffer(length);
+                let read = file.read_at(span.start, buffer, length).await;
+                read.map(|(buffer, _)| (run, span.start, buffer))
+            }
+        });
+        let mut reads = stream::iter(reads).buffered(READ_DEPTH);
+        while let Some(read) = reads.next().await {
+            self.check_online()?;
+            let (run, start, buffer) = read.map_err(|error| failed(&error))?;
+            for batch in run {
+                self.unpark(&batch, start, &buffer).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings one batch, of which `bytes` from `start` of its file hold all, into the tail.
+    async fn unpark(
+        &self,
+        batch: &ParkedBatch,
+        start: u64,
+        bytes: &AlignedBuffer,
+    ) -> Result<(), ReadError> {
+        let parts = batch.body().map(|part| {
+            let range = (part.start - start) as usize..(part.end - start) as usize;
+            bytes.get(range).unwrap_or_default()
+        });
+        if !is_the_batch(&parts, batch) {
+            let reason = "the journal no longer holds a batch that was found in it at the start; restore the log from another copy";
+            self.take_offline(reason);
+            self.check_online()?;
+        }
+        let (at, length) = (batch.at, batch.length as usize);
+        let mut prefix = self.prefix_of(at).await?;
+        let mut memory = None;
+        loop {
+            self.check_online()?;
+            let growth = {
+                let mut state = self.state.borrow_mut();
+                state.tail.set_chunk_bytes_max(self.shard.chunk_bytes_max());
+                state.tail.growth_for(at, length)
+            };
+            let has_memory = self.shard.has_memory(growth)
+                || self.shard.tail_bytes() <= CHUNK_BYTES_MIN as u64
+                || self.shard.stopping.get();
+            let ends_here = self.state.borrow().tail.ends_at(at);
+            if has_memory && (ends_here || prefix.is_some()) {
+                break;
+            }
+            if !ends_here && prefix.is_none() {
+                // The block it goes on in was let go meanwhile.
+                prefix = self.prefix_of(at).await?;
+                continue;
+            }
+            drop(memory.take());
+            let turn = self.shard.wait_for_memory(growth, self);
+            memory = Some(self.while_open(turn).await?);
+        }
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let before = state.tail.capacity();
+        let prefix = match state.tail.ends_at(at) {
+            true => Vec::new(),
+            false => prefix.unwrap_or_default(),
+        };
+        state
+            .tail
+            .append(&self.shard.pool, at, &prefix, &parts);
+        self.shard.memory_taken(state.tail.capacity() - before);
+        if let Some(parked) = &mut state.parked {
+            parked.batches.pop_front();
+            if parked.batches.is_empty() {
+                state.parked = None;
+            }
+        }
+        self.shard.note_settled();
+        if state.dirty_since.is_none() {
+            state.dirty_since = Some(self.shard.env.now());
+            self.shard.became_dirty(self);
+        }
+        if state.dirty_bytes() >= self.shard.config.write_behind_bytes {
+            self.shard.queue_write_behind(self);
+        }
+        Ok(())
+    }
+
+    /// What the file holds of the block that `at` lies in, before it; `None` when the tail ends there.
+    async fn prefix_of(&self, at: Place) -> Result<Option<Vec<u8>>, ReadError> {
+        let ragged = at.position as usize % BLOCK_BYTES;
+        if ragged == 0 {
+            return Ok(Some(Vec::new()));
+        }
+        if self.state.borrow().tail.ends_at(at) {
+            return Ok(None);
+        }
+        let aligned = at.position - ragged as u64;
+        let block = self
+            .read_file(at.segment, aligned, BLOCK_BYTES, at.position)
+            .await?;
+        if block.len() < ragged {
+            let reason = format!(
+                "the file of segment {} ends before position {}",
+                at.segment, at.position
+            );
+            self.take_offline(&reason);
+            self.check_online()?;
+        }
+        Ok(Some(block.to_vec()))
+    }
+}
+
+/// Batches that lie near each other in the journal, to be read in one go, with the blocks that hold them.
+fn runs_of(batches: &VecDeque<ParkedBatch>) -> Vec<(Vec<ParkedBatch>, Range<u64>)> {
+    let mut runs: Vec<(Vec<ParkedBatch>, Range<u64>)> = Vec::new();
+    for batch in batches {
+        let next = batch.span();
+        if let Some((run, span)) = runs.last_mut()
+            && run[0].file == batch.file
+            && next.start >= span.start
+            && next.start <= span.end + READ_GAP_BYTES
+            && next.end - span.start <= READ_BYTES_MAX
+        {
+            span.end = span.end.max(next.end);
+            run.push(*batch);
+        } else {
+            runs.push((vec![*batch], next));
+        }
+    }
+    runs
+}
+
+/// Whether these bytes are the batch that was found at the start.
+fn is_the_batch(parts: &[&[u8]; 3], batch: &ParkedBatch) -> bool {
+    let whole;
+    let bytes = match parts {
+        [bytes, [], []] => *bytes,
+        _ => {
+            whole = parts.concat();
+            &whole
+        }
+    };
+    BatchHeader::parse(bytes).is_ok_and(|header| {
+        header.size() == batch.length as usize
+            && header.checksum == batch.checksum
+            && bytes.len() == header.size()
+            && header.checksum_matches(bytes)
+    })
+}
