@@ -24,7 +24,7 @@ use crate::log::replay::OpenPlan;
 use crate::log::{Log, TopicPartition};
 use crate::wait::Signal;
 
-/// Logs opened at a time.
+/// Logs opened, or closed, at a time.
 const OPEN_CONCURRENCY: usize = 16;
 
 impl<E: Environment> Engine<E> {
@@ -224,8 +224,13 @@ impl<E: Environment> Engine<E> {
         let mut reached = Vec::new();
         let mut all_well = true;
         shard.registry.closing.set(true);
-        for log in shard.all_logs() {
-            match log.checkpoint(true).await {
+        let checkpoints = shard.all_logs().into_iter().map(|log| async move {
+            let reached = log.checkpoint(true).await;
+            (log, reached)
+        });
+        let mut checkpoints = stream::iter(checkpoints).buffer_unordered(OPEN_CONCURRENCY);
+        while let Some((log, offset)) = checkpoints.next().await {
+            match offset {
                 Some(offset) => reached.push((log, offset)),
                 None => all_well = false,
             }

@@ -3,6 +3,7 @@
 //! What an offline log needs is said again now and then, so that the files before can go; what was said completely replaces what was said before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -10,16 +11,17 @@ use futures_util::stream::{self, StreamExt};
 
 use super::EngineError;
 use super::shard::{LogKey, Shard};
-use crate::batch::EndTransactionMarker;
+use crate::batch::{BatchHeader, EndTransactionMarker};
 use crate::environment::Environment;
-use crate::journal::FileMark;
 use crate::journal::entry::Item;
 use crate::journal::found::{FoundItem, header_in};
 use crate::journal::scan::Scan;
 use crate::journal::space::ChainStart;
 use crate::journal::window::Window;
+use crate::journal::{FileMark, JournalFile};
 use crate::log::Log;
 use crate::log::flush::Place;
+use crate::log::parked::Files;
 use crate::log::replay::event_of;
 
 /// What the journal says about one log.
@@ -168,10 +170,12 @@ pub(super) async fn recover<E: Environment>(
         .filter(|(_, view)| may_park(view, &scan.items, average_min))
         .map(|(key, _)| *key)
         .collect();
-    let files: Rc<[_]> = scan.files.iter().map(|file| file.file.clone()).collect();
+    let files: Files<E> = scan.files.iter().map(|file| file.file.clone()).collect();
     let mut skipped = BTreeSet::new();
-    let mut window = Window::default();
-    let mut window_file = usize::MAX;
+    let mut entries = Entries {
+        window: Window::default(),
+        file: usize::MAX,
+    };
     let mut step = ReplayStep::default();
     for (index, found) in scan.items.iter().enumerate() {
         let Item::Append {
@@ -215,27 +219,12 @@ pub(super) async fn recover<E: Environment>(
             segment: segment_base,
             position: u64::from(position),
         };
-        let header = found.header().filter(|_| parked.contains(&key));
-        let is_marker = header.is_some_and(|header| EndTransactionMarker::is_possible(&header));
-        let file = &scan.files[found.file()];
-        if (header.is_none() || is_marker) && window_file != found.file() {
-            window = Window::default();
-            window_file = found.file();
-        }
-        if let Some(header) = header {
-            let entry = match is_marker {
-                true => window.entry_bytes(file, found).await?,
+        if let Some(header) = found.header().filter(|_| parked.contains(&key)) {
+            let entry = match EndTransactionMarker::is_possible(&header) {
+                true => entries.of(&scan.files, found).await?,
                 false => Bytes::new(),
             };
-            let event = event_of(&parts_of(found, &entry), &header);
-            let done = match event {
-                Ok(event) => {
-                    log.park(at, found, &header, event.as_ref(), mark, &files)
-                        .await
-                }
-                Err(reason) => Err(reason),
-            };
-            if let Err(reason) = done {
+            if let Err(reason) = park_item(&log, at, found, &header, &entry, mark, &files).await {
                 log.take_offline(&reason);
                 log.hold_offline(mark);
             }
@@ -245,11 +234,11 @@ pub(super) async fn recover<E: Environment>(
             log,
             at,
             last_offset,
-            entry: window.entry_bytes(file, found).await?,
+            entry: entries.of(&scan.files, found).await?,
             found,
             mark,
         };
-        if step.add(key, replay, window.held()) {
+        if step.add(key, replay, entries.window.held()) {
             std::mem::take(&mut step).run().await;
         }
     }
@@ -277,6 +266,43 @@ pub(super) async fn recover<E: Environment>(
         previous_checksum: scan.last.map_or(0, |last| last.checksum),
         next_sequence: scan.max_sequence + 1,
     })
+}
+
+/// Entries that are read once more, in order.
+struct Entries {
+    window: Window,
+    /// Of which file.
+    file: usize,
+}
+
+impl Entries {
+    /// The entry that an item was found in.
+    async fn of<E: Environment>(
+        &mut self,
+        files: &[JournalFile<E>],
+        found: &FoundItem,
+    ) -> io::Result<Bytes> {
+        if self.file != found.file() {
+            self.window.leave();
+            self.file = found.file();
+        }
+        self.window.entry_bytes(&files[self.file], found).await
+    }
+}
+
+/// Leaves a batch in the journal; of its entry only a marker's batch is needed. An error says why its log has to stay offline.
+async fn park_item<E: Environment>(
+    log: &Log<E>,
+    at: Place,
+    found: &FoundItem,
+    header: &BatchHeader,
+    entry: &Bytes,
+    mark: &Rc<FileMark>,
+    files: &Files<E>,
+) -> Result<(), String> {
+    let event = event_of(&parts_of(found, entry), header)?;
+    log.park(at, found, header, event.as_ref(), mark, files)
+        .await
 }
 
 /// Bytes read from the journal that a step of the replay holds, and items in it.

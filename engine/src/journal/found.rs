@@ -95,7 +95,10 @@ impl FoundItem {
         let head = &self.head;
         let header = BatchHeader {
             base_offset,
-            length: length.checked_sub(LENGTH_OVERHEAD_BYTES as u32)?.try_into().ok()?,
+            length: length
+                .checked_sub(LENGTH_OVERHEAD_BYTES as u32)?
+                .try_into()
+                .ok()?,
             leader_epoch,
             checksum: head.checksum,
             attributes: head.attributes,

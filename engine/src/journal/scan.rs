@@ -16,7 +16,7 @@ use super::entry::{EntryError, EntryHeader, Identity, Item, ReadItem, parse_head
 use super::found::FoundItem;
 use super::window::Window;
 use super::{FileMark, JournalFile};
-use crate::disk::{Disk, DirEntry, DiskFile, OpenOptions};
+use crate::disk::{DirEntry, Disk, DiskFile, OpenOptions};
 use crate::environment::Environment;
 use crate::memory::{AlignedBuffer, BLOCK_BYTES, MemoryPool};
 use crate::wait::Signal;
@@ -174,7 +174,8 @@ pub(crate) async fn scan<E: Environment>(
     let chain = reader.follow(&mut files, first, true).await?;
     let damage;
     let mut max_sequence = chain.last.map_or(0, |last| last.sequence);
-    (damage, max_sequence) = look_beyond(&files, &chain, identity, max_sequence, &mut window).await?;
+    (damage, max_sequence) =
+        look_beyond(&files, &chain, identity, max_sequence, &mut window).await?;
     Ok(arrange(
         files,
         chain,

@@ -86,7 +86,10 @@ impl Window {
                 continue;
             };
             (&mut step).await;
-            let step = step.as_mut().take_output().unwrap_or_else(|| Ok(Bytes::new()))?;
+            let step = step
+                .as_mut()
+                .take_output()
+                .unwrap_or_else(|| Ok(Bytes::new()))?;
             let start = self.start + self.bytes.len() as u64;
             if step.len() < STEP_BYTES && start + (step.len() as u64) < file.size {
                 // The file has become shorter: what was read further on does not follow this.

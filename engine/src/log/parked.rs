@@ -15,6 +15,7 @@ use super::tail::CHUNK_BYTES_MIN;
 use super::{Log, LogState, ReadError};
 use crate::batch::BatchHeader;
 use crate::disk::{Disk, DiskFile};
+use crate::engine::ballast::may_pass;
 use crate::environment::Environment;
 use crate::journal::FileMark;
 use crate::journal::entry::body_at;
@@ -65,7 +66,7 @@ impl ParkedBatch {
 }
 
 /// Files of the journal as they were found.
-type Files<E> = Rc<[<<E as Environment>::Disk as Disk>::File]>;
+pub(crate) type Files<E> = Rc<[<<E as Environment>::Disk as Disk>::File]>;
 
 /// See the module.
 pub(crate) struct Parked<E: Environment> {
@@ -95,9 +96,12 @@ impl<E: Environment> Log<E> {
     ) -> Result<(), String> {
         self.find_place(at, header).await?;
         let base = at.segment;
-        let indexed = self.state.borrow().segments.get(&base).is_some_and(|segment| {
-            segment.indexes.is_some() || segment.size == 0
-        });
+        let indexed = self
+            .state
+            .borrow()
+            .segments
+            .get(&base)
+            .is_some_and(|segment| segment.indexes.is_some() || segment.size == 0);
         if !indexed {
             self.load_indexes(base)
                 .await
@@ -170,6 +174,11 @@ impl<E: Environment> Log<E> {
             (parked.files.clone(), runs_of(&parked.batches))
         };
         let failed = |error: &io::Error| {
+            if !may_pass(error) {
+                self.take_offline(&format!(
+                    "what the journal holds of it cannot be read ({error}): repair the disk and restart the broker"
+                ));
+            }
             ReadError::Log(self.storage_error("reading the journal", error))
         };
         let reads = runs.into_iter().map(|(run, span)| {
@@ -241,9 +250,7 @@ impl<E: Environment> Log<E> {
             true => Vec::new(),
             false => prefix.unwrap_or_default(),
         };
-        state
-            .tail
-            .append(&self.shard.pool, at, &prefix, &parts);
+        state.tail.append(&self.shard.pool, at, &prefix, &parts);
         self.shard.memory_taken(state.tail.capacity() - before);
         if let Some(parked) = &mut state.parked {
             parked.batches.pop_front();

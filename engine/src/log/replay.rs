@@ -471,10 +471,10 @@ impl<E: Environment> Log<E> {
         let ragged = segment.size % BLOCK_BYTES as u64 != 0;
         state.parked.is_some()
             || segment.size > 0
-            && (segment.sealed
-                || segment.indexes.is_none()
-                || segment.first_timestamp.is_none()
-                || (ragged && state.tail.start().is_none()))
+                && (segment.sealed
+                    || segment.indexes.is_none()
+                    || segment.first_timestamp.is_none()
+                    || (ragged && state.tail.start().is_none()))
     }
 }
 

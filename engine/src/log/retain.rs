@@ -192,7 +192,6 @@ impl<E: Environment> Log<E> {
     }
 
     async fn start_by_time(&self, oldest_ms: i64) -> Result<Option<i64>, ReadError> {
-        self.settle().await?;
         let bases: Vec<i64> = self.state.borrow().segments.keys().copied().collect();
         let mut start = None;
         for (index, &base) in bases.iter().enumerate() {

@@ -260,7 +260,8 @@ async fn verify_logs(
             false => {
                 let (start, end) = (log.log_start_offset(), log.log_end_offset());
                 let batches = model.borrow().logs[&number].batches.clone();
-                let is_there = |batch: &ModelBatch| batch.last_offset >= start && batch.last_offset < end;
+                let is_there =
+                    |batch: &ModelBatch| batch.last_offset >= start && batch.last_offset < end;
                 batches.into_iter().filter(is_there).collect()
             }
         };
