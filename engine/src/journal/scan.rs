@@ -332,7 +332,7 @@ impl Chain {
     }
 }
 
-/// Reads the items that `keep` wants back from the files of the running chain, up to the entry `completed`.
+/// Reads the items that `keep` wants back from the files of the running chain, up to the entry `completed`; an error where an entry before is not whole.
 pub(crate) async fn read_live<E: Environment>(
     files: &[JournalFile<E>],
     completed: u64,

@@ -1,17 +1,19 @@
 //! Writing behind: flushed bytes go from the tail's chunks to the segment files, aligned, direct and unsynced.
 //!
 //! Only what is flushed is written, so a segment never holds what the journal does not. A partial last block is written padded and written again
-//! later. An error takes this log offline, and only this log; but where space or descriptors are wanting, it is tried again as it ages.
+//! later. An error takes this log offline, and only this log; but where space or descriptors are wanting, it is tried again as it ages. Opening and reading the files is here too.
 
 use std::io;
 
-use super::Log;
+use bytes::Bytes;
+
 use super::flush::Place;
 use super::tail::LetGo;
+use super::{Log, ReadError};
 use crate::disk::{Disk, DiskFile, OpenOptions};
 use crate::engine::ballast::may_pass;
 use crate::environment::Environment;
-use crate::memory::BLOCK_BYTES;
+use crate::memory::{BLOCK_BYTES, round_up};
 use crate::segment::open_log_file;
 
 /// Bytes written to a segment in one go: small enough not to hold up the journal,
@@ -201,6 +203,30 @@ impl<E: Environment> Log<E> {
             self.shard.file_opened();
         }
         Ok(file)
+    }
+
+    /// Reads up to `len` bytes of a segment's file from a block boundary, cut at `end`.
+    pub(crate) async fn read_file(
+        &self,
+        base: i64,
+        aligned: u64,
+        len: usize,
+        end: u64,
+    ) -> Result<Bytes, ReadError> {
+        let failed =
+            |error: &io::Error| ReadError::Log(self.storage_error("reading a segment", error));
+        let file = self
+            .open_segment(base)
+            .await
+            .map_err(|error| failed(&error))?;
+        let len = len.min(round_up((end - aligned) as usize));
+        let buffer = self.shard.pool.buffer(len);
+        let (mut buffer, read) = file
+            .read_at(aligned, buffer, len)
+            .await
+            .map_err(|error| failed(&error))?;
+        buffer.truncate(read.min((end - aligned) as usize));
+        Ok(buffer.into_bytes())
     }
 
     /// Gives back all memory when the log answers no more.

@@ -72,7 +72,9 @@ impl<E: Environment> Log<E> {
     /// files have to wait for space or descriptors. With `seal`, the active segment gets its exact size and complete indexes too: a clean stop.
     pub(crate) async fn checkpoint(&self, seal: bool) -> Option<Checkpointed> {
         if let Err(error) = self.settle().await {
-            tracing::warn!(log = %self.topic_partition, "its checkpoint has to wait: {error}");
+            if self.check_online().is_ok() {
+                tracing::warn!(log = %self.topic_partition, "its checkpoint has to wait: {error}");
+            }
             return None;
         }
         // Most of it without the turn, which appends may need.

@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt};
 
 use super::flush::Place;
 use super::tail::CHUNK_BYTES_MIN;
-use super::{Log, LogState, ReadError};
+use super::{Log, LogError, LogState, ReadError};
 use crate::batch::BatchHeader;
 use crate::disk::{Disk, DiskFile};
 use crate::engine::ballast::may_pass;
@@ -40,8 +40,14 @@ struct ParkedBatch {
     entry: u64,
     staged: u32,
     blocks: u32,
+    /// The checksum in its header, and what of that the checksum does not cover.
     checksum: u32,
+    leader_epoch: i32,
+    base_offset: i64,
 }
+
+// While their list grows, at most an eighth of what batches of `parked_batch_bytes_min` have in the journal.
+const _: () = assert!(size_of::<ParkedBatch>() <= 56);
 
 impl ParkedBatch {
     /// The parts of its body in the file.
@@ -142,6 +148,8 @@ impl<E: Environment> Log<E> {
             staged,
             blocks,
             checksum: header.checksum,
+            leader_epoch: header.leader_epoch,
+            base_offset: header.base_offset,
         });
         Ok(())
     }
@@ -173,14 +181,6 @@ impl<E: Environment> Log<E> {
             };
             (parked.files.clone(), runs_of(&parked.batches))
         };
-        let failed = |error: &io::Error| {
-            if !may_pass(error) {
-                self.take_offline(&format!(
-                    "what the journal holds of it cannot be read ({error}): repair the disk and restart the broker"
-                ));
-            }
-            ReadError::Log(self.storage_error("reading the journal", error))
-        };
         let reads = runs.into_iter().map(|(run, span)| {
             let file = files[run[0].file as usize].clone();
             async move {
@@ -193,12 +193,38 @@ impl<E: Environment> Log<E> {
         let mut reads = stream::iter(reads).buffered(READ_DEPTH);
         while let Some(read) = reads.next().await {
             self.check_online()?;
-            let (run, start, buffer) = read.map_err(|error| failed(&error))?;
+            let (run, start, buffer) = read.map_err(|error| self.journal_unreadable(&error))?;
             for batch in run {
                 self.unpark(&batch, start, &buffer).await?;
             }
         }
         Ok(())
+    }
+
+    /// A part of the journal that the log needs cannot be read. It takes this log offline, and only this one: unlike an entry whose writing has failed, it leaves no doubt about what
+    /// the medium holds of others, who have their batches or find out for themselves.
+    fn journal_unreadable(&self, error: &io::Error) -> ReadError {
+        let failure = self.storage_error("reading the journal", error);
+        if !may_pass(error) {
+            self.take_offline(&format!(
+                "its last records cannot be read from the journal ({error}); they are acknowledged, so nothing is cut away: repair the disk and restart the broker, or restore the log from another copy"
+            ));
+        }
+        ReadError::Log(self.check_online().err().unwrap_or(failure))
+    }
+
+    /// The block that what is parked goes on in cannot be read from its segment. Not to be tried again and again by checkpoints while the journal fills up.
+    fn block_unreadable(&self, at: Place, error: ReadError) -> ReadError {
+        if let ReadError::Log(LogError::Storage { may_pass: None, .. }) = &error {
+            self.take_offline(&format!(
+                "reading segment {} failed ({error}); everything acknowledged is safe in the journal: repair the disk and restart the broker",
+                at.segment
+            ));
+        }
+        match self.check_online() {
+            Ok(()) => error,
+            Err(offline) => ReadError::Log(offline),
+        }
     }
 
     /// Brings one batch, of which `bytes` from `start` of its file hold all, into the tail.
@@ -209,12 +235,18 @@ impl<E: Environment> Log<E> {
         bytes: &AlignedBuffer,
     ) -> Result<(), ReadError> {
         let parts = batch.body().map(|part| {
+            if part.is_empty() {
+                // Its place may lie outside of what was read.
+                return &[][..];
+            }
             let range = (part.start - start) as usize..(part.end - start) as usize;
             bytes.get(range).unwrap_or_default()
         });
         if !is_the_batch(&parts, batch) {
-            let reason = "the journal no longer holds a batch that was found in it at the start; restore the log from another copy";
-            self.take_offline(reason);
+            self.take_offline(&format!(
+                "the journal no longer holds the batch at offset {} as it was found at the start: its disk has lost acknowledged records; restore the log from another copy",
+                batch.base_offset
+            ));
             self.check_online()?;
         }
         let (at, length) = (batch.at, batch.length as usize);
@@ -281,7 +313,8 @@ impl<E: Environment> Log<E> {
         let aligned = at.position - ragged as u64;
         let block = self
             .read_file(at.segment, aligned, BLOCK_BYTES, at.position)
-            .await?;
+            .await
+            .map_err(|error| self.block_unreadable(at, error))?;
         if block.len() < ragged {
             let reason = format!(
                 "the file of segment {} ends before position {}",
@@ -327,6 +360,8 @@ fn is_the_batch(parts: &[&[u8]; 3], batch: &ParkedBatch) -> bool {
     BatchHeader::parse(bytes).is_ok_and(|header| {
         header.size() == batch.length as usize
             && header.checksum == batch.checksum
+            && header.leader_epoch == batch.leader_epoch
+            && header.base_offset == batch.base_offset
             && bytes.len() == header.size()
             && header.checksum_matches(bytes)
     })

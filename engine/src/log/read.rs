@@ -4,14 +4,11 @@
 //! limit is served. Offset and length lie outside a batch's checksum, so each header from a file must fit between its neighbours; and a read that finds nothing below its limit
 //! has met damage, never an end. A read that was overtaken by a truncation, or by segments that took the place of others, starts again.
 
-use std::io;
-
 use bytes::Bytes;
 
 use super::flush::Place;
 use super::{Log, ReadError, ReadLimit, ReadResult};
 use crate::batch::{BatchHeader, HEADER_BYTES};
-use crate::disk::DiskFile;
 use crate::environment::Environment;
 use crate::memory::{BLOCK_BYTES, round_up};
 
@@ -520,30 +517,6 @@ impl<E: Environment> Log<E> {
         let state = self.state.borrow();
         pieces.extend(state.tail.bytes(base, position + head_len as u64..end));
         Step::Found((pieces, Some(header.base_offset), header.next_offset()))
-    }
-
-    /// Reads up to `len` bytes of a segment's file from a block boundary, cut at `end`.
-    pub(crate) async fn read_file(
-        &self,
-        base: i64,
-        aligned: u64,
-        len: usize,
-        end: u64,
-    ) -> Result<Bytes, ReadError> {
-        let failed =
-            |error: &io::Error| ReadError::Log(self.storage_error("reading a segment", error));
-        let file = self
-            .open_segment(base)
-            .await
-            .map_err(|error| failed(&error))?;
-        let len = len.min(round_up((end - aligned) as usize));
-        let buffer = self.shard.pool.buffer(len);
-        let (mut buffer, read) = file
-            .read_at(aligned, buffer, len)
-            .await
-            .map_err(|error| failed(&error))?;
-        buffer.truncate(read.min((end - aligned) as usize));
-        Ok(buffer.into_bytes())
     }
 
     /// How many bytes of a segment lie from `position` to where the tail begins, if it begins later in the same segment.

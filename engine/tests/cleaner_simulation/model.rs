@@ -56,14 +56,6 @@ impl ModelLog {
 
     /// Compares with what was found, and goes on from there.
     pub fn check(&mut self, start: i64, end: i64, found: &[ModelRecord], context: &str) {
-        assert!(
-            (self.start..=self.start_asked.max(self.start)).contains(&start),
-            "{context}: it starts at {start}, between {} and {} was asked for",
-            self.start,
-            self.start_asked
-        );
-        self.start = start;
-        self.start_asked = start;
         if let Some(truncating_to) = self.truncating_to.take()
             && end < self.acknowledged
         {
@@ -72,7 +64,18 @@ impl ModelLog {
                 "{context}: truncated to {end}, not {truncating_to}"
             );
             self.truncated(end);
+            // The batch that held the start has gone as a whole.
+            self.start = self.start.min(end);
+            self.start_asked = self.start_asked.min(end);
         }
+        assert!(
+            (self.start..=self.start_asked.max(self.start)).contains(&start),
+            "{context}: it starts at {start}, between {} and {} was asked for",
+            self.start,
+            self.start_asked
+        );
+        self.start = start;
+        self.start_asked = start;
         assert!(
             end >= self.acknowledged,
             "{context}: it ends at {end}, acknowledged is {}",
