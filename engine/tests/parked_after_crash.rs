@@ -421,7 +421,7 @@ fn a_full_disk_makes_it_wait_and_loses_nothing() {
             (read, env.disk().clone())
         };
         let space = async {
-            env.sleep(Duration::from_secs(30)).await;
+            env.sleep(Duration::from_secs(3)).await;
             for log in &logs {
                 assert_eq!(log.failure(), None);
             }
