@@ -264,43 +264,6 @@ fn a_bit_that_rots_takes_its_log_offline_and_no_other() {
 }
 
 #[test]
-fn a_damaged_journal_is_not_said_again_as_if_it_were_whole() {
-    let disk = crashed();
-    let (path, start) = place_of(&disk, 1, 2);
-    let (_, after) = live(&disk, None, |env| async move {
-        let engine = open(&env, config()).await;
-        env.disk().flip_bit(&path, start + 70, 2).expect("rots");
-        let log = engine.log(&id(1), 0).expect("there");
-        content(&log).await.expect_err("damaged");
-        // Others press for the journal's oldest file, which this log holds.
-        let other = engine.log(&id(0), 0).expect("there");
-        let appending = async {
-            for number in BATCHES..BATCHES + 600 {
-                put(&other, batch(0, number)).await;
-            }
-        };
-        let end = env.sleep(Duration::from_secs(60));
-        futures_util::future::select(std::pin::pin!(appending), std::pin::pin!(end)).await;
-    });
-    let (done, _) = live(&after, None, |env| async move {
-        prepare_directories(&env, &config())
-            .await
-            .expect("prepared");
-        let (engine, found) = Engine::open(env.clone(), config()).await.expect("opened");
-        let log = found
-            .iter()
-            .find(|log| log.topic_id == id(1))
-            .expect("found");
-        let end = engine.log(&id(1), 0).map(|log| log.log_end_offset());
-        assert!(
-            log.offline.is_some(),
-            "it ends at {end:?} as if nothing were wanting"
-        );
-    });
-    done.expect("done");
-}
-
-#[test]
 fn an_unreadable_journal_takes_its_log_offline_until_it_can_be_read() {
     let (done, disk) = live(&crashed(), None, |env| async move {
         let engine = open(&env, config()).await;
