@@ -373,11 +373,19 @@ fn a_full_disk_makes_it_wait_and_loses_nothing() {
     let (done, disk) = live(&crashed(), None, |env| async move {
         let engine = open(&env, config).await;
         all_parked(&engine);
-        for operation in [Operation::Write, Operation::Resize] {
-            let full = Fault::always(FaultKind::OutOfSpace, operation, ".log");
-            env.disk().inject(full);
-        }
         let logs: Vec<_> = engine.logs();
+        // No space to be reserved: nothing comes into memory that could not leave it.
+        let full = |operation| Fault::always(FaultKind::OutOfSpace, operation, ".log");
+        env.disk().inject(full(Operation::Resize));
+        for read in join_all(logs.iter().map(content)).await {
+            let error = read.expect_err("there is no space");
+            assert!(error.contains("reserving space"), "{error}");
+        }
+        assert!(logs.iter().all(|log| log.failure().is_none()));
+        all_parked(&engine);
+        env.disk().clear_faults();
+        // And one that has promised space and does not give it.
+        env.disk().inject(full(Operation::Write));
         let reading = async {
             // Memory holds a part of it, and the disk does not take the rest.
             let read = join_all(logs.iter().map(content)).await;
@@ -428,4 +436,36 @@ fn it_does_not_block_the_journal() {
             .chain([(3, 1500)])
             .collect(),
     );
+}
+
+#[test]
+fn one_that_rots_holds_up_the_journal_until_it_is_deleted() {
+    let disk = crashed();
+    let (path, start) = place_of(&disk, 1, 13);
+    let (done, _) = live(&disk, None, |env| async move {
+        let engine = open(&env, config()).await;
+        env.disk().flip_bit(&path, start + 70, 2).expect("rots");
+        let log = engine.log(&id(1), 0).expect("there");
+        content(&log).await.expect_err("damaged");
+        let busy = make(&engine, 3).await;
+        let putting = async {
+            for number in 0..1500 {
+                put(&busy, batch(3, number)).await;
+            }
+        };
+        let deleting = async {
+            env.sleep(Duration::from_secs(60)).await;
+            let held_at = busy.log_end_offset();
+            assert!(
+                held_at < 1500,
+                "the journal let go of what it could not say again"
+            );
+            assert_eq!(busy.failure(), None);
+            engine.delete_log(&id(1), 0).await.expect("deleted");
+        };
+        futures_util::join!(putting, deleting);
+        assert_eq!(busy.log_end_offset(), 1500);
+        assert!(engine.metrics().journal.file_bytes <= config().journal_bytes_max);
+    });
+    done.expect("done");
 }

@@ -17,10 +17,11 @@ use crate::config::EngineConfig;
 use crate::environment::Environment;
 use crate::index::{ABORTED_ENTRY_BYTES, OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
 use crate::journal::Journal;
+use crate::log::parked::SETTLING_MAX;
 use crate::log::tail::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, LetGo};
 use crate::log::{Log, TopicId};
 use crate::memory::{MemoryPool, round_down};
-use crate::wait::{Event, Signal, Turn};
+use crate::wait::{Event, Signal, Turn, Turnstile};
 
 /// How many indexes of sealed segments are kept in memory; their bytes are limited, too.
 const LOADED_INDEXES_MAX: usize = 4096;
@@ -39,7 +40,7 @@ pub(crate) struct Shard<E: Environment> {
     tail_bytes: Cell<u64>,
     memory_changed: Event,
     /// Appends that wait for memory.
-    memory_line: crate::wait::Turnstile,
+    memory_line: Turnstile,
     /// Somebody waits for memory.
     short_of_memory: Cell<u32>,
     /// Bytes by which tails are to grow for the first of them; 0: nobody waits.
@@ -59,12 +60,15 @@ pub(crate) struct Shard<E: Environment> {
     /// Batches that the start left in the journal, and those of them that have come into a tail since.
     parked: Cell<u64>,
     settled: Cell<u64>,
+    /// Logs that bring in what is parked, so many at a time, each in one of these; and how many have come.
+    settling: [Turnstile; SETTLING_MAX],
+    settlings: Cell<usize>,
     /// Names, numbers and leavers of the logs.
     pub registry: Registry,
     /// Space kept back for a full disk.
     pub ballast: Ballast<E>,
     /// The running checkpoint or retention must not overlap with another.
-    pub maintenance: crate::wait::Turnstile,
+    pub maintenance: Turnstile,
     /// Recovery points as each log directory's file has them.
     pub durable_points: RefCell<Vec<Offsets>>,
     /// Log start offsets as each log directory's file has them.
@@ -96,7 +100,7 @@ impl<E: Environment> Shard<E> {
             logs: RefCell::default(),
             tail_bytes: Cell::new(0),
             memory_changed: Event::default(),
-            memory_line: crate::wait::Turnstile::default(),
+            memory_line: Turnstile::default(),
             short_of_memory: Cell::new(0),
             growth_wanted: Cell::new(0),
             to_write: RefCell::default(),
@@ -110,9 +114,11 @@ impl<E: Environment> Shard<E> {
             written_behind: Cell::new(0),
             parked: Cell::new(0),
             settled: Cell::new(0),
+            settling: Default::default(),
+            settlings: Cell::new(0),
             registry: Registry::new(config.log_dirs.len()),
             ballast: Ballast::new(&config),
-            maintenance: crate::wait::Turnstile::default(),
+            maintenance: Turnstile::default(),
             durable_points: RefCell::new(config.log_dirs.iter().map(|_| Offsets::new()).collect()),
             durable_starts: RefCell::new(config.log_dirs.iter().map(|_| Offsets::new()).collect()),
             durable_cleaned: RefCell::new(config.log_dirs.iter().map(|_| Offsets::new()).collect()),
@@ -333,6 +339,13 @@ impl<E: Environment> Shard<E> {
     /// A batch that was left in the journal is in its log's tail.
     pub fn note_settled(&self) {
         self.settled.set(self.settled.get() + 1);
+    }
+
+    /// Where a log gets its turn to bring in what is parked.
+    pub fn settling_lane(&self) -> &Turnstile {
+        let count = self.settlings.get();
+        self.settlings.set(count.wrapping_add(1));
+        &self.settling[count % SETTLING_MAX]
     }
 
     /// Batches that the start left in the journal, and how many of them have come into a tail since.

@@ -54,9 +54,10 @@ impl<E: Environment> Log<E> {
         !state.marks.is_empty() || state.recovery_point < state.next_offset
     }
 
-    /// Whether anything is not in the segment files yet.
+    /// Whether anything in memory is not in the segment files yet. What is parked is not in memory.
     pub(crate) fn has_unwritten(&self) -> bool {
-        self.state.borrow().dirty_bytes() > 0
+        let state = self.state.borrow();
+        state.written() < state.parked_from().unwrap_or(state.end())
     }
 
     /// When the coldest chunk that could be let go was used; `None` when there is none.

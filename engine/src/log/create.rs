@@ -195,7 +195,7 @@ impl<E: Environment> Log<E> {
     }
 
     /// Reserves space from `reserved` on: up to `wished`, or else up to `needed`. Returns up to where it is reserved.
-    async fn allocate(
+    pub(super) async fn allocate(
         &self,
         file: &<E::Disk as Disk>::File,
         reserved: u64,
@@ -204,7 +204,8 @@ impl<E: Environment> Log<E> {
     ) -> io::Result<u64> {
         let needed = round_up(needed as usize) as u64;
         // What the journal holds has to go somewhere, and so have the changes that make room; new records have to wait until there is space for more than them.
-        let for_sure = self.essential.get() || self.shard.registry.opening.get();
+        let for_sure =
+            self.essential.get() || self.is_parked() || self.shard.registry.opening.get();
         if !for_sure && !self.shard.restore_ballast(self.directory).await {
             return Err(io::ErrorKind::StorageFull.into());
         }

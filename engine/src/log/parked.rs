@@ -23,8 +23,11 @@ use crate::journal::found::FoundItem;
 use crate::memory::{AlignedBuffer, BLOCK_BYTES, round_down, round_up};
 use crate::producer_state::ProducerEvent;
 
-/// Reads of the journal under way for one log.
-const READ_DEPTH: usize = 8;
+/// Logs of a shard that bring theirs in at a time,
+pub(crate) const SETTLING_MAX: usize = 8;
+/// and reads of the journal under way for each; a third one's bytes are on their way into the tail. Outside of the budget for tails there are thus at most 24 MiB a shard, unless a
+/// single batch has more than [`READ_BYTES_MAX`].
+const READ_DEPTH: usize = 2;
 /// Bytes read in one go, unless a single batch has more,
 const READ_BYTES_MAX: u64 = 1 << 20;
 /// and those read in between that belong to other logs.
@@ -173,6 +176,8 @@ impl<E: Environment> Log<E> {
 
     async fn settle_parked(&self) -> Result<(), ReadError> {
         let _turn = self.settling.enter().await;
+        self.reserve_parked().await?;
+        let _lane = self.shard.settling_lane().enter().await;
         self.check_online()?;
         let (files, runs) = {
             let state = self.state.borrow();
@@ -201,6 +206,38 @@ impl<E: Environment> Log<E> {
         Ok(())
     }
 
+    /// Has space reserved for what is parked: what is in tails can be written behind however full the disk is, so nobody who waits for memory waits for space.
+    async fn reserve_parked(&self) -> Result<(), ReadError> {
+        let _io = self.io.enter().await;
+        self.check_online()?;
+        let wanting: Vec<(i64, u64, u64)> = {
+            let state = self.state.borrow();
+            let Some(from) = state.parked_from() else {
+                return Ok(());
+            };
+            let segments = state.segments.range(from.segment..);
+            let wanting = segments.filter(|(_, segment)| segment.reserved < segment.size);
+            wanting
+                .map(|(base, segment)| (*base, segment.reserved, segment.size))
+                .collect()
+        };
+        for (base, reserved, size) in wanting {
+            let reserving = async {
+                let file = self.open_segment(base).await?;
+                let wished = round_up(size as usize) as u64;
+                self.allocate(&file, reserved, wished, size).await
+            };
+            let reserved = reserving.await.map_err(|error| {
+                let failure = self.storage_error("reserving space in a segment", &error);
+                self.segment_refuses(base, ReadError::Log(failure))
+            })?;
+            if let Some(segment) = self.state.borrow_mut().segments.get_mut(&base) {
+                segment.reserved = segment.reserved.max(reserved);
+            }
+        }
+        Ok(())
+    }
+
     /// A part of the journal that the log needs cannot be read. It takes this log offline, and only this one: unlike an entry whose writing has failed, it leaves no doubt about what
     /// the medium holds of others, who have their batches or find out for themselves.
     fn journal_unreadable(&self, error: &io::Error) -> ReadError {
@@ -213,12 +250,11 @@ impl<E: Environment> Log<E> {
         ReadError::Log(self.check_online().err().unwrap_or(failure))
     }
 
-    /// The block that what is parked goes on in cannot be read from its segment. Not to be tried again and again by checkpoints while the journal fills up.
-    fn block_unreadable(&self, at: Place, error: ReadError) -> ReadError {
+    /// A segment that what is parked goes to cannot be used. Not to be tried again and again by checkpoints while the journal fills up, unless space or descriptors are wanting.
+    fn segment_refuses(&self, base: i64, error: ReadError) -> ReadError {
         if let ReadError::Log(LogError::Storage { may_pass: None, .. }) = &error {
             self.take_offline(&format!(
-                "reading segment {} failed ({error}); everything acknowledged is safe in the journal: repair the disk and restart the broker",
-                at.segment
+                "segment {base} cannot be used ({error}); everything acknowledged is safe in the journal: repair the disk and restart the broker"
             ));
         }
         match self.check_online() {
@@ -314,7 +350,7 @@ impl<E: Environment> Log<E> {
         let block = self
             .read_file(at.segment, aligned, BLOCK_BYTES, at.position)
             .await
-            .map_err(|error| self.block_unreadable(at, error))?;
+            .map_err(|error| self.segment_refuses(at.segment, error))?;
         if block.len() < ragged {
             let reason = format!(
                 "the file of segment {} ends before position {}",
