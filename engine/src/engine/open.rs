@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use futures_util::future::try_join;
 use futures_util::stream::{self, StreamExt};
 
 use super::ballast::is_full;
@@ -53,17 +54,18 @@ impl<E: Environment> Engine<E> {
         shard.open_ballast().await;
         let keeper = Rc::new(Signal::default());
         let journal_path = config.journal_path();
-        let scanned = match clean {
-            Some(_) => None,
-            None => Some(scan(&env, &journal_path, identity, &keeper, &shard.pool).await?),
+        let scanning = async {
+            Ok(match clean {
+                Some(_) => None,
+                None => Some(scan(&env, &journal_path, identity, &keeper, &shard.pool).await?),
+            })
         };
+        let (scanned, found) = try_join(scanning, find_logs(&shard)).await?;
         let mut views = scanned
             .as_ref()
             .map(|scan| resolve(&scan.items))
             .unwrap_or_default();
-        phase("journal scanned");
-        let found = find_logs(&shard).await?;
-        phase("logs found");
+        phase("journal scanned and logs found");
         let starts = load_offsets(&shard, OffsetFile::LogStart).await?;
         let points = load_offsets(&shard, OffsetFile::RecoveryPoint).await?;
         let cleaned = load_offsets(&shard, OffsetFile::Cleaned).await?;

@@ -280,7 +280,7 @@ impl<E: Environment> Log<E> {
         });
         if !is_the_batch(&parts, batch) {
             self.take_offline(&format!(
-                "the journal no longer holds the batch at offset {} as it was found at the start: its disk has lost acknowledged records; restore the log from another copy",
+                "the journal no longer holds the batch at offset {} as it was found at the start: its disk has lost acknowledged records; delete its topic before the broker is started again, which will find damage in the whole journal, or restore the log from another copy",
                 batch.base_offset
             ));
             self.check_online()?;
