@@ -1,25 +1,27 @@
 //! Proves that a log which goes offline with records in memory does not keep that memory from the others of its shard: neither while the shard runs nor
-//! when it starts. A segment error costs that partition only.
+//! when it starts, nor when what a start has left in the journal is brought in. A segment error costs that partition only.
 
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join;
 use ringlog_engine::batch::{BatchBuilder, ProduceRules};
 use ringlog_engine::config::{EngineConfig, LogConfig};
 use ringlog_engine::disk::sim::{Fault, FaultKind, Operation, SimDisk};
 use ringlog_engine::engine::{Engine, prepare_directories};
 use ringlog_engine::environment::Environment;
-use ringlog_engine::log::{Log, TopicId, TopicPartition};
+use ringlog_engine::log::{Log, ReadLimit, TopicId, TopicPartition};
 use ringlog_engine::sim::{Executor, SimEnvironment, StopAt};
 
 /// Bytes of tail cache, and of a record: a few dozen fill it.
 const CACHE_BYTES: u64 = 1 << 20;
 const RECORD_BYTES: usize = 40_000;
 
-async fn open(env: &SimEnvironment) -> Engine<SimEnvironment> {
+async fn open(env: &SimEnvironment, parked: bool) -> Engine<SimEnvironment> {
     let mut config = EngineConfig::new(vec![PathBuf::from("/good"), PathBuf::from("/bad")]);
+    config.parked_batch_bytes_min = if parked { 0 } else { u64::MAX };
     config.tail_cache_bytes = CACHE_BYTES;
     config.journal_first_file_bytes = 64 << 20;
     config.journal_file_bytes = 64 << 20;
@@ -79,7 +81,7 @@ fn break_segments(disk: &SimDisk) {
 fn others_go_on_when_a_log_goes_offline_with_a_full_cache() {
     let executor = Executor::with_disk(1, SimDisk::new(1));
     let acknowledged = executor.run_until(within_a_minute(), |env| async move {
-        let engine = open(&env).await;
+        let engine = open(&env, false).await;
         let good = create(&engine, 1, 0).await;
         let bad = create(&engine, 2, 1).await;
         // With its directory made and its first segment begun, it fails only when it is written behind.
@@ -92,30 +94,65 @@ fn others_go_on_when_a_log_goes_offline_with_a_full_cache() {
     assert_eq!(acknowledged.finished(), 100);
 }
 
+/// The batches of the log that can be read, up to its end or to an error.
+async fn readable(log: &Log<SimEnvironment>) -> i64 {
+    let mut next = 0;
+    while next < log.log_end_offset() {
+        match log.read(next, 1 << 20, true, ReadLimit::LogEnd).await {
+            Ok(read) => next = read.next_offset,
+            Err(_) => break,
+        }
+    }
+    next
+}
+
+/// Two logs of which the journal holds all and memory not; one of them cannot be written behind.
+fn crashed(seed: u64) -> SimDisk {
+    let executor = Executor::with_disk(seed, SimDisk::new(seed));
+    let life = executor.run_until(within_a_minute(), |env| async move {
+        let engine = open(&env, false).await;
+        let good = create(&engine, 1, 0).await;
+        let bad = create(&engine, 2, 1).await;
+        for _ in 0..60 {
+            assert_eq!(fill(&bad, 1).await, 1);
+            assert_eq!(fill(&good, 1).await, 1);
+        }
+    });
+    life.finished();
+    let disk = executor.disk().crash(seed + 100);
+    break_segments(&disk);
+    disk
+}
+
 #[test]
 fn a_start_ends_when_a_log_goes_offline_with_a_full_cache() {
     // Which of the two gets to the memory first is a matter of the disk's timing.
     for seed in 0..24 {
-        let executor = Executor::with_disk(seed, SimDisk::new(seed));
-        let life = executor.run_until(within_a_minute(), |env| async move {
-            let engine = open(&env).await;
-            let good = create(&engine, 1, 0).await;
-            let bad = create(&engine, 2, 1).await;
-            for _ in 0..60 {
-                assert_eq!(fill(&bad, 1).await, 1);
-                assert_eq!(fill(&good, 1).await, 1);
-            }
-        });
-        life.finished();
-        let disk = executor.disk().crash(seed + 100);
-        break_segments(&disk);
-        let executor = Executor::with_disk(seed + 200, disk);
+        let executor = Executor::with_disk(seed + 200, crashed(seed));
         let end = executor.run_until(within_a_minute(), |env| async move {
-            let engine = open(&env).await;
+            let engine = open(&env, false).await;
             let good = create(&engine, 1, 0).await;
             let bad = create(&engine, 2, 1).await;
             assert!(bad.failure().is_some());
             good.log_end_offset()
+        });
+        assert_eq!(end.finished(), 60);
+    }
+}
+
+#[test]
+fn what_was_left_in_the_journal_comes_in_when_a_log_goes_offline_with_a_full_cache() {
+    for seed in 0..24 {
+        let executor = Executor::with_disk(seed + 200, crashed(seed));
+        let end = executor.run_until(within_a_minute(), |env| async move {
+            let engine = open(&env, true).await;
+            let good = create(&engine, 1, 0).await;
+            let bad = create(&engine, 2, 1).await;
+            assert!(bad.failure().is_none());
+            assert_eq!(engine.metrics().parked_batches, 120);
+            let (good, _) = join(readable(&good), readable(&bad)).await;
+            assert!(bad.failure().is_some());
+            good
         });
         assert_eq!(end.finished(), 60);
     }
