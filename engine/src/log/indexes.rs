@@ -508,3 +508,6 @@ impl<E: Environment> Log<E> {
         (whole && batch.len() == header.size()).then_some(batch)
     }
 }
+
+#[cfg(test)]
+mod tests;
