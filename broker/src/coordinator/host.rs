@@ -11,20 +11,21 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use futures_util::future::select;
-use ringlog_coordinator::{Caller, Now, Record, Token};
-use ringlog_engine::batch::{Attributes, BatchBuilder, EndTransactionMarker, NO_SEQUENCE};
+use ringlog_coordinator::{Caller, Now, Token};
+use ringlog_engine::batch::EndTransactionMarker;
 use ringlog_engine::environment::Environment as _;
 use ringlog_engine::producer_state::VerificationGuard;
 use ringlog_net::{ErrorCode, Str, Uuid};
 use tokio::sync::oneshot;
 
 use super::load::load;
-use super::machine::{Machine, Output, Replayed};
-use super::queue::{Act, Event, Queue, Turn};
+use super::machine::{Machine, Output};
+use super::queue::{Event, Queue};
 use crate::connection::signal::{Changed, Signal};
-use crate::shard::append::outcome_of;
 use crate::shard::runtime::spawn;
 use crate::shard::{Log, Shard};
+
+mod writing;
 
 /// How long to wait after a failure before the state is loaded anew.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -77,6 +78,9 @@ enum Phase<M> {
 /// Where an answer goes.
 type Answer<M> = oneshot::Sender<Result<<M as Machine>::Reply, ErrorCode>>;
 
+/// Something that has happened to the world.
+type Happening<M> = Box<dyn FnOnce(&mut M, Now, &mut Output<M>)>;
+
 /// One partition's coordinator.
 pub struct Host<M: Machine> {
     place: Place,
@@ -87,6 +91,8 @@ pub struct Host<M: Machine> {
     tokens: Cell<u64>,
     waiting: RefCell<HashMap<Token, Answer<M>>>,
     queue: RefCell<Queue<M>>,
+    /// What has happened while the state was being loaded.
+    until_loaded: RefCell<Vec<Happening<M>>>,
     writing: Cell<bool>,
     /// Counts the states that were thrown away.
     life: Cell<u64>,
@@ -122,6 +128,7 @@ impl<M: Machine> Host<M> {
             tokens: Cell::new(0),
             waiting: RefCell::default(),
             queue: RefCell::default(),
+            until_loaded: RefCell::default(),
             writing: Cell::new(false),
             life: Cell::new(0),
             armed: Cell::new(None),
@@ -252,6 +259,18 @@ impl<M: Machine> Host<M> {
         }
     }
 
+    /// As [`Self::happen`], for what cannot be seen of the world afterwards: while the state is being loaded it waits.
+    pub fn happen_once_loaded(
+        self: &Rc<Self>,
+        act: impl FnOnce(&mut M, Now, &mut Output<M>) + 'static,
+    ) {
+        if matches!(*self.phase.borrow(), Phase::Loading) {
+            self.until_loaded.borrow_mut().push(Box::new(act));
+        } else {
+            self.happen(act);
+        }
+    }
+
     /// Lets an event happen that nobody waits for.
     pub fn happen(self: &Rc<Self>, act: impl FnOnce(&mut M, Now, &mut Output<M>)) {
         // Without a loaded state there is nothing that could happen: what is loaded later looks at the world as it is then.
@@ -263,6 +282,7 @@ impl<M: Machine> Host<M> {
     pub fn resign(self: &Rc<Self>) {
         let phase = self.phase.replace(Phase::Resigned);
         self.resigned.raise();
+        self.until_loaded.take();
         for event in self.queue.take().into_events() {
             match event {
                 Event::Changed(output) => {
@@ -315,6 +335,9 @@ impl<M: Machine> Host<M> {
             act(machine, now(&shard), random_id(&shard), &mut output);
             machine.next_deadline()
         };
+        for notice in output.commands.notices.drain(..) {
+            tracing::info!("{notice}");
+        }
         let sooner = match (next_deadline, self.armed.get()) {
             (Some(next), Some(armed)) => next < armed,
             (Some(_), None) => true,
@@ -356,143 +379,6 @@ impl<M: Machine> Host<M> {
         if let Some(sender) = self.waiting.borrow_mut().remove(&token) {
             let _ = sender.send(reply);
         }
-    }
-
-    async fn write(self: Rc<Self>) {
-        while let Some(turn) = self.next_turn() {
-            let done = match turn {
-                Turn::Batch(outputs, records) => self.write_batch(outputs, &records).await,
-                Turn::Alone(Event::Marker {
-                    marker,
-                    transaction_version,
-                    done,
-                }) => self.write_marker(&marker, transaction_version, done).await,
-                Turn::Alone(Event::InTransaction {
-                    token,
-                    producer,
-                    guard,
-                    act,
-                }) => self.write_in_transaction(token, producer, guard, act).await,
-                Turn::Alone(Event::Deferred { act, .. }) => self.change_and_write(act, None).await,
-                Turn::Alone(Event::Changed(output)) => self.write_batch(vec![output], &[]).await,
-            };
-            if let Err(reason) = done {
-                self.writing.set(false);
-                return self.lost(&reason);
-            }
-        }
-        self.writing.set(false);
-    }
-
-    fn next_turn(&self) -> Option<Turn<M>> {
-        self.queue.borrow_mut().next_turn()
-    }
-
-    async fn write_batch(
-        self: &Rc<Self>,
-        outputs: Vec<Output<M>>,
-        records: &[Record],
-    ) -> Result<(), String> {
-        if !records.is_empty() {
-            self.append(records, None).await?;
-        }
-        for output in outputs {
-            self.release(output);
-        }
-        Ok(())
-    }
-
-    async fn write_in_transaction(
-        self: &Rc<Self>,
-        token: Token,
-        (producer_id, producer_epoch): (i64, i16),
-        guard: Option<VerificationGuard>,
-        act: Act<M>,
-    ) -> Result<(), String> {
-        let allowed = self
-            .log
-            .check_from_coordinator(producer_id, producer_epoch, guard);
-        if let Err(error) = allowed {
-            self.answer(token, Err(ErrorCode(error.code())));
-            return Ok(());
-        }
-        let producer = (producer_id, producer_epoch, guard);
-        self.change_and_write(act, Some(producer)).await
-    }
-
-    async fn change_and_write(
-        self: &Rc<Self>,
-        act: Act<M>,
-        producer: Option<(i64, i16, Option<VerificationGuard>)>,
-    ) -> Result<(), String> {
-        let mut output = self.change(act).map_err(|_| "the state is gone")?;
-        let records = std::mem::take(&mut output.commands.records);
-        if !records.is_empty() {
-            self.append(&records, producer).await?;
-        }
-        self.release(output);
-        M::after_event(self);
-        Ok(())
-    }
-
-    async fn write_marker(
-        self: &Rc<Self>,
-        marker: &EndTransactionMarker,
-        transaction_version: i8,
-        done: oneshot::Sender<ErrorCode>,
-    ) -> Result<(), String> {
-        let code = match self
-            .log
-            .append_marker(marker, self.place.leader_epoch, transaction_version)
-            .await
-        {
-            Ok(appended) => {
-                let flushed = self.log.flushed(appended.last_offset + 1).await;
-                flushed.map_err(|error| error.to_string())?;
-                if let Phase::Active(machine) = &mut *self.phase.borrow_mut() {
-                    let marker = Replayed::Marker {
-                        producer_id: marker.producer_id,
-                        committed: marker.committed,
-                    };
-                    let replayed = machine.replay(marker);
-                    replayed.map_err(|problem| format!("{problem:?}"))?;
-                }
-                ErrorCode::NONE
-            }
-            // The state has not changed, so the log is not behind it.
-            Err(error) => outcome_of(&error).error,
-        };
-        // Whoever wanted it may have stopped.
-        let _ = done.send(code);
-        Ok(())
-    }
-
-    async fn append(
-        &self,
-        records: &[Record],
-        producer: Option<(i64, i16, Option<VerificationGuard>)>,
-    ) -> Result<(), String> {
-        let shard = self.shard.upgrade().ok_or("the broker stops")?;
-        let now_ms = shard.environment.wall_clock_ms();
-        let mut builder = BatchBuilder::new();
-        let mut guard = None;
-        if let Some((id, epoch, its_guard)) = producer {
-            guard = its_guard;
-            builder = builder
-                .producer(id, epoch, NO_SEQUENCE)
-                .attributes(Attributes::default().with_transactional(true));
-        }
-        for record in records {
-            builder.push(now_ms, Some(&record.key), record.value.as_deref(), &[]);
-        }
-        let batch = builder.build().map_err(|error| error.to_string())?;
-        let appended = self
-            .log
-            .append_from_coordinator(batch.into(), self.place.leader_epoch, guard)
-            .await
-            .map_err(|error| error.to_string())?;
-        let flushed = self.log.flushed(appended.last_offset + 1).await;
-        flushed.map_err(|error| error.to_string())
     }
 
     /// The state is ahead of the log: start again from the log.
@@ -538,6 +424,9 @@ impl<M: Machine> Host<M> {
                     *self.phase.borrow_mut() = Phase::Active(machine);
                     self.rearm.notify();
                     self.follow_up(output);
+                    for act in self.until_loaded.take() {
+                        self.happen(act);
+                    }
                     return M::after_event(&self);
                 }
                 Err(reason) => {
