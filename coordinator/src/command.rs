@@ -43,6 +43,8 @@ pub struct Commands<Reply> {
     pub producer: Option<(i64, i16)>,
     /// Answers that may go once the records, and those of all events before, are durable.
     pub replies: Vec<(Token, Reply)>,
+    /// What is to be said in the broker's own log.
+    pub notices: Vec<String>,
 }
 
 impl<Reply> Default for Commands<Reply> {
@@ -51,6 +53,7 @@ impl<Reply> Default for Commands<Reply> {
             records: Vec::new(),
             producer: None,
             replies: Vec::new(),
+            notices: Vec::new(),
         }
     }
 }

@@ -27,6 +27,8 @@ use crate::connection::signal::{Changed, Signal};
 use crate::shard::runtime::spawn;
 use crate::shard::{Log, Shard};
 
+mod writing;
+
 /// How long to wait after a failure before the state is loaded anew.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Events that may wait to be written before work that is due in steps pauses, and for how long it does.
@@ -78,6 +80,9 @@ enum Phase<M> {
 /// Takes an answer to where it goes; called once, and dropped when there is none.
 type Answer<M> = Box<dyn FnOnce(Result<<M as Machine>::Reply, ErrorCode>)>;
 
+/// Something that has happened to the world.
+type Happening<M> = Box<dyn FnOnce(&mut M, Now, &mut Output<M>)>;
+
 /// One partition's coordinator.
 pub struct Host<M: Machine> {
     place: Place,
@@ -88,6 +93,8 @@ pub struct Host<M: Machine> {
     tokens: Cell<u64>,
     waiting: RefCell<BTreeMap<Token, Answer<M>>>,
     queue: RefCell<Queue<M>>,
+    /// What has happened while the state was being loaded.
+    until_loaded: RefCell<Vec<Happening<M>>>,
     writing: Cell<bool>,
     /// Counts the states that were thrown away.
     life: Cell<u64>,
@@ -123,6 +130,7 @@ impl<M: Machine> Host<M> {
             tokens: Cell::new(0),
             waiting: RefCell::default(),
             queue: RefCell::default(),
+            until_loaded: RefCell::default(),
             writing: Cell::new(false),
             life: Cell::new(0),
             armed: Cell::new(None),
@@ -285,6 +293,18 @@ impl<M: Machine> Host<M> {
         }
     }
 
+    /// As [`Self::happen`], for what cannot be seen of the world afterwards: while the state is being loaded it waits.
+    pub fn happen_once_loaded(
+        self: &Rc<Self>,
+        act: impl FnOnce(&mut M, Now, &mut Output<M>) + 'static,
+    ) {
+        if matches!(*self.phase.borrow(), Phase::Loading) {
+            self.until_loaded.borrow_mut().push(Box::new(act));
+        } else {
+            self.happen(act);
+        }
+    }
+
     /// Lets an event happen that nobody waits for.
     pub fn happen(self: &Rc<Self>, act: impl FnOnce(&mut M, Now, &mut Output<M>)) {
         // Without a loaded state there is nothing that could happen: what is loaded later looks at the world as it is then.
@@ -296,6 +316,7 @@ impl<M: Machine> Host<M> {
     pub fn resign(self: &Rc<Self>) {
         let phase = self.phase.replace(Phase::Resigned);
         self.resigned.raise();
+        self.until_loaded.take();
         for event in self.queue.take().into_events() {
             match event {
                 Event::Changed(output) => {
@@ -348,6 +369,9 @@ impl<M: Machine> Host<M> {
             act(machine, now(&shard), random_id(&shard), &mut output);
             machine.next_deadline()
         };
+        for notice in output.commands.notices.drain(..) {
+            tracing::info!("{notice}");
+        }
         let sooner = match (next_deadline, self.armed.get()) {
             (Some(next), Some(armed)) => next < armed,
             (Some(_), None) => true,
@@ -436,6 +460,9 @@ impl<M: Machine> Host<M> {
                     *self.phase.borrow_mut() = Phase::Active(machine);
                     self.rearm.notify();
                     self.follow_up(output);
+                    for act in self.until_loaded.take() {
+                        self.happen(act);
+                    }
                     return M::after_event(&self);
                 }
                 Err(reason) => {

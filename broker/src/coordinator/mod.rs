@@ -21,7 +21,7 @@ use futures_util::future::{Either, select};
 use ringlog_coordinator::groups::GroupCoordinator;
 use ringlog_coordinator::transactions::TransactionCoordinator;
 use ringlog_engine::environment::Environment as _;
-use ringlog_net::{ErrorCode, Str};
+use ringlog_net::{ErrorCode, Str, Uuid};
 
 use host::{Host, Place};
 use machine::Machine;
@@ -112,12 +112,17 @@ impl Shard {
             return;
         }
         for host in self.coordinators.groups() {
-            host.happen(|machine, now, output| {
-                for (id, name, _) in &delta.deleted {
-                    machine.on_topic_deleted(name, *id, now, &mut output.commands);
-                }
-                machine.on_metadata(&changed, &groups::Topics::all(image));
-            });
+            if !delta.deleted.is_empty() {
+                let gone = delta.deleted.iter();
+                let gone: Vec<(Str, Uuid)> =
+                    gone.map(|(id, name, _)| (name.clone(), *id)).collect();
+                host.happen_once_loaded(move |machine, now, output| {
+                    for (name, id) in &gone {
+                        machine.on_topic_deleted(name, *id, now, &mut output.commands);
+                    }
+                });
+            }
+            host.happen(|machine, _, _| machine.on_metadata(&changed, &groups::Topics::all(image)));
         }
     }
 

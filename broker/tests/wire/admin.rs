@@ -13,22 +13,10 @@ use ringlog_net::messages::describe_cluster::DescribeClusterRequest;
 use ringlog_net::messages::describe_topic_partitions::{
     Cursor, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicRequest,
 };
-use ringlog_net::messages::find_coordinator::{Coordinator, FindCoordinatorRequest};
 use ringlog_net::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
-use ringlog_net::request::{Request, Response};
 use ringlog_net::{ErrorCode, Str, Uuid};
 
-use crate::support::{Broker, Client, batch};
-
-/// Calls an API and unwraps its response.
-macro_rules! ask {
-    ($client:expr, $api:ident, $request:expr, $version:expr) => {
-        match $client.call(Request::$api(Box::new($request)), $version) {
-            Response::$api(response) => *response,
-            other => panic!("{other:?}"),
-        }
-    };
-}
+use crate::support::{Broker, Client, ask, batch};
 
 fn topics(
     client: &mut Client,
@@ -393,48 +381,6 @@ fn the_cluster_describes_itself() {
             ..Default::default()
         };
         assert_eq!(ask!(client, DescribeCluster, request, 1).error_code, code);
-    }
-}
-
-/// Asks for one coordinator, in the form that the version has.
-fn coordinator(client: &mut Client, key: &str, key_type: i8, version: i16) -> Coordinator {
-    let key = Str::from(key);
-    let request = FindCoordinatorRequest {
-        coordinator_keys: Vec::from_iter((version >= 4).then(|| key.clone())),
-        key: if version < 4 { key } else { Str::default() },
-        key_type,
-    };
-    let mut response = ask!(client, FindCoordinator, request, version);
-    if version >= 4 {
-        assert_eq!(response.coordinators.len(), 1);
-        return response.coordinators.remove(0);
-    }
-    Coordinator {
-        error_code: response.error_code,
-        node_id: response.node_id,
-        host: response.host,
-        port: response.port,
-        ..Default::default()
-    }
-}
-
-#[test]
-fn this_broker_coordinates_every_group_and_transaction() {
-    let broker = Broker::start(&[]);
-    let mut client = broker.connect();
-    for version in 0..=6 {
-        let found = coordinator(&mut client, "readers", 0, version);
-        assert_eq!((found.error_code, found.node_id), (ErrorCode::NONE, 1));
-        assert_eq!(
-            format!("{}:{}", found.host, found.port),
-            broker.address.to_string()
-        );
-        if version >= 1 {
-            let found = coordinator(&mut client, "t", 1, version);
-            assert_eq!((found.error_code, found.node_id), (ErrorCode::NONE, 1));
-            let unknown = coordinator(&mut client, "t", 9, version);
-            assert_eq!(unknown.error_code, ErrorCode::INVALID_REQUEST);
-        }
     }
 }
 

@@ -9,23 +9,12 @@ use ringlog_net::messages::describe_configs::{
 };
 use ringlog_net::messages::incremental_alter_configs::{self, IncrementalAlterConfigsRequest};
 use ringlog_net::messages::list_config_resources::ListConfigResourcesRequest;
-use ringlog_net::request::{Request, Response};
 use ringlog_net::{ErrorCode, Str};
 
-use crate::support::{Broker, Client};
+use crate::support::{Broker, Client, ask};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
-
-/// Calls an API and unwraps its response.
-macro_rules! ask {
-    ($client:expr, $api:ident, $request:expr, $version:expr) => {
-        match $client.call(Request::$api(Box::new($request)), $version) {
-            Response::$api(response) => *response,
-            other => panic!("{other:?}"),
-        }
-    };
-}
 
 fn set(
     client: &mut Client,

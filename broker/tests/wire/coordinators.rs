@@ -8,7 +8,7 @@ use ringlog_net::messages::delete_records::{
 };
 use ringlog_net::messages::delete_topics::DeleteTopicsRequest;
 use ringlog_net::messages::describe_groups::DescribeGroupsRequest;
-use ringlog_net::messages::find_coordinator::FindCoordinatorRequest;
+use ringlog_net::messages::find_coordinator::{Coordinator, FindCoordinatorRequest};
 use ringlog_net::messages::join_group::JoinGroupRequest;
 use ringlog_net::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -18,11 +18,12 @@ use ringlog_net::messages::offset_delete::{
 };
 use ringlog_net::messages::offset_fetch::{
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+    OffsetFetchResponseGroup,
 };
 use ringlog_net::request::{Request, Response};
 use ringlog_net::{ErrorCode, Str, Uuid};
 
-use crate::support::{Broker, Client, batch};
+use crate::support::{Broker, Client, ask, batch};
 
 const OFFSETS: &str = "__consumer_offsets";
 const FEW: &[&str] = &["offsets.topic.num.partitions=2"];
@@ -342,4 +343,104 @@ fn offsets_of_what_is_not_there_are_not_deleted() {
     let expected = expected.map(|(name, index, error)| (name.to_string(), index, error));
     assert_eq!(found, expected);
     assert_eq!(response.topics.len(), 2);
+}
+
+/// Loading takes until the log can be read: here until a byte that has rotted is put right.
+#[test]
+fn a_topic_that_goes_while_offsets_are_loaded_takes_its_offsets_along() {
+    let mut broker = Broker::start(&["offsets.topic.num.partitions=1"]);
+    let mut client = broker.connect();
+    client.create_topic("t", 1, &[]);
+    find(&mut client);
+    while commit(&mut client, "g") != ErrorCode::NONE {}
+    assert_eq!(broker.terminate(), Some(0));
+    let file = broker.log_directory(&format!("{OFFSETS}-0"));
+    let file = file.join("00000000000000000000.log");
+    let whole = std::fs::read(&file).expect("a segment");
+    let mut rotten = whole.clone();
+    *rotten.last_mut().expect("it is not empty") ^= 1;
+    std::fs::write(&file, rotten).expect("writes");
+    broker.restart();
+    let mut client = broker.connect();
+    assert_eq!(
+        all_of_group(&mut client).error_code,
+        ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
+    );
+    let delete = DeleteTopicsRequest {
+        topic_names: vec![Str::from_static("t")],
+        timeout_ms: 10_000,
+        ..Default::default()
+    };
+    client.call(Request::from(delete), 5);
+    assert_eq!(
+        all_of_group(&mut client).error_code,
+        ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
+    );
+    std::fs::write(&file, whole).expect("writes");
+    let until = std::time::Instant::now() + crate::support::PATIENCE;
+    let group = loop {
+        let group = all_of_group(&mut client);
+        if group.error_code != ErrorCode::COORDINATOR_LOAD_IN_PROGRESS {
+            break group;
+        }
+        assert!(std::time::Instant::now() < until);
+    };
+    assert_eq!((group.error_code, group.topics.len()), (ErrorCode::NONE, 0));
+}
+
+fn all_of_group(client: &mut Client) -> OffsetFetchResponseGroup {
+    let request = OffsetFetchRequest {
+        groups: vec![OffsetFetchRequestGroup {
+            group_id: Str::from_static("g"),
+            topics: None,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    match client.call(Request::from(request), 8) {
+        Response::OffsetFetch(mut response) => response.groups.remove(0),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Asks for one coordinator, in the form that the version has.
+fn coordinator(client: &mut Client, key: &str, key_type: i8, version: i16) -> Coordinator {
+    let key = Str::from(key);
+    let request = FindCoordinatorRequest {
+        coordinator_keys: Vec::from_iter((version >= 4).then(|| key.clone())),
+        key: if version < 4 { key } else { Str::default() },
+        key_type,
+    };
+    let mut response = ask!(client, FindCoordinator, request, version);
+    if version >= 4 {
+        assert_eq!(response.coordinators.len(), 1);
+        return response.coordinators.remove(0);
+    }
+    Coordinator {
+        error_code: response.error_code,
+        node_id: response.node_id,
+        host: response.host,
+        port: response.port,
+        ..Default::default()
+    }
+}
+
+#[test]
+fn this_broker_coordinates_every_group_and_transaction() {
+    let broker = Broker::start(&[]);
+    let mut client = broker.connect();
+    for version in 0..=6 {
+        let found = coordinator(&mut client, "readers", 0, version);
+        assert_eq!((found.error_code, found.node_id), (ErrorCode::NONE, 1));
+        assert_eq!(
+            format!("{}:{}", found.host, found.port),
+            broker.address.to_string()
+        );
+        if version >= 1 {
+            let found = coordinator(&mut client, "t", 1, version);
+            assert_eq!((found.error_code, found.node_id), (ErrorCode::NONE, 1));
+            let unknown = coordinator(&mut client, "t", 9, version);
+            assert_eq!(unknown.error_code, ErrorCode::INVALID_REQUEST);
+        }
+    }
 }

@@ -19,6 +19,20 @@ use ringlog_net::messages::produce::{
 use ringlog_net::request::{Request, Response};
 use ringlog_net::{ApiKey, ErrorCode, Records, Str, Uuid};
 
+/// Calls an API and unwraps its response.
+macro_rules! ask {
+    ($client:expr, $api:ident, $request:expr, $version:expr) => {
+        match $client.call(
+            ringlog_net::request::Request::$api(Box::new($request)),
+            $version,
+        ) {
+            ringlog_net::request::Response::$api(response) => *response,
+            other => panic!("{other:?}"),
+        }
+    };
+}
+pub(crate) use ask;
+
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -3,16 +3,11 @@ import threading
 import time
 
 from suite.driver import KafkaError
+from suite.gathering import gather
 from suite.records import bulk_digest, expect_same, record, sample
 
 CHECKS = []
-
-
-def check(name, needs=lambda family: True):
-    def add(function):
-        CHECKS.append((name, needs, function))
-        return function
-    return add
+check = gather(CHECKS)
 
 
 def can(*operations):

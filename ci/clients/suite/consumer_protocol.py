@@ -4,6 +4,7 @@ How long a member may be silent is the broker's to say: `run` sets it, and a bro
 from suite import groups
 from suite.checks import equal
 from suite.driver import KafkaError
+from suite.gathering import gather
 from suite.group_tools import Tool, group_described
 from suite.tools import contains
 
@@ -15,13 +16,7 @@ SESSION_SECONDS = 10
 SETTINGS = (f"group.consumer.min.session.timeout.ms={SESSION_SECONDS * 1000}", f"group.consumer.session.timeout.ms={SESSION_SECONDS * 1000}",
             "group.consumer.min.heartbeat.interval.ms=500", "group.consumer.heartbeat.interval.ms=500")
 CHECKS = []
-
-
-def check(name, needs=lambda family: True):
-    def add(function):
-        CHECKS.append((name, needs, function))
-        return function
-    return add
+check = gather(CHECKS)
 
 
 @check("a member joins and leaves, and the tools describe it")

@@ -4,16 +4,11 @@ import re
 import time
 
 from suite.checks import equal
+from suite.gathering import gather
 from suite.tools import contains, run
 
 CHECKS = []
-
-
-def check(name):
-    def add(function):
-        CHECKS.append((name, function))
-        return function
-    return add
+check = gather(CHECKS)
 
 
 class Tool:

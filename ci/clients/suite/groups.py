@@ -2,16 +2,11 @@
 import time
 
 from suite.checks import equal, refused
+from suite.gathering import gather
 from suite.members import SESSION_TIMEOUT_MS
 
 CHECKS = []
-
-
-def check(name, needs=lambda family: True):
-    def add(function):
-        CHECKS.append((name, needs, function))
-        return function
-    return add
+check = gather(CHECKS)
 
 
 @check("a group reads everything once, in order")

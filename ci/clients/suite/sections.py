@@ -19,7 +19,7 @@ def checks_of(section, families, clients, work):
         # By check, then by client: so that the same client's slow processes do not all start at once.
         return [("groups", family, name, function) for name, needs, function in groups.CHECKS for family in chosen if needs(family)]
     if section == "group-tools":
-        return [("group-tools", steward, name, function) for name, function in group_tools.CHECKS]
+        return [("group-tools", steward, name, function) for name, _, function in group_tools.CHECKS]
     if section == "consumer-protocol":
         return [("consumer-protocol", family, name, function) for name, needs, function in consumer_protocol.CHECKS for family in chosen
                 if family.new_protocol and needs(family)]
@@ -28,7 +28,7 @@ def checks_of(section, families, clients, work):
         found += [("transactions", family, name, function) for name, needs, function in transactions.READERS for family in chosen]
         return found + [("transactions", steward, name, function) for name, needs, function in transactions.STEWARD if steward in chosen]
     if section == "transaction-tools":
-        return [("transaction-tools", steward, name, function) for name, function in transaction_tools.CHECKS]
+        return [("transaction-tools", steward, name, function) for name, _, function in transaction_tools.CHECKS]
     if section == "connect":
         return [("connect", steward, "a file, a topic, a file, by a distributed worker that is killed on the way",
                  lambda session: connect.pipeline(session, work / "connect" / "libs"))]

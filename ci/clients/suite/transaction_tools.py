@@ -2,17 +2,12 @@
 import re
 
 from suite.checks import equal
+from suite.gathering import gather
 from suite.tools import contains, run
 from suite.transactions import Producer, expect_visible, fenced, plain
 
 CHECKS = []
-
-
-def check(name):
-    def add(function):
-        CHECKS.append((name, function))
-        return function
-    return add
+check = gather(CHECKS)
 
 
 def rows(session, *arguments):

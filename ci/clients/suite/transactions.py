@@ -3,16 +3,14 @@ import time
 
 from suite.checks import equal, eventually
 from suite.driver import KafkaError, decode, encode
+from suite.gathering import gather
 
 FENCED = (47, 90)  # INVALID_PRODUCER_EPOCH, PRODUCER_FENCED: which of them depends on the request's version
 PRODUCERS, READERS, STEWARD = [], [], []
 
 
 def check(name, into, needs=lambda family: True):
-    def add(function):
-        into.append((name, needs, function))
-        return function
-    return add
+    return gather(into)(name, needs)
 
 
 class Producer:

@@ -288,76 +288,38 @@ impl<E: Environment> Shard<E> {
 #[cfg(test)]
 mod tests {
     //! What was found dirty is not cleaned once the log was truncated: by then there may be other records, which nothing has made safe yet.
-    use std::path::PathBuf;
     use std::time::Duration;
 
-    use bytes::Bytes;
-
-    use crate::batch::{BatchBuilder, ProduceRules};
-    use crate::config::{EngineConfig, LogConfig};
-    use crate::engine::{Engine, prepare_directories};
+    use crate::config::LogConfig;
     use crate::environment::Environment;
     use crate::log::clean::CleanFailure;
-    use crate::log::{Log, TopicId, TopicPartition};
-    use crate::sim::{Executor, SimEnvironment, StopAt};
-
-    const NOW: i64 = 1_704_067_200_000;
-
-    async fn fill(env: &SimEnvironment, log: &Log<SimEnvironment>, count: usize) {
-        for number in 0..count {
-            let key = format!("key-{}", number % 3);
-            let record = BatchBuilder::new().record(NOW, Some(key.as_bytes()), Some(&[0; 300]));
-            let batch = Bytes::from(record.build().expect("a batch"));
-            let rules = ProduceRules {
-                now_ms: NOW,
-                ..ProduceRules::default()
-            };
-            let appended = log.append(batch, &rules, 1).await.expect("appended");
-            log.flushed(appended.last_offset + 1)
-                .await
-                .expect("flushed");
-        }
-        // Long enough for checkpoints.
-        env.sleep(Duration::from_millis(500)).await;
-    }
+    use crate::log::testing::{busy, fill, with_log};
 
     #[test]
     fn a_range_of_before_a_truncation_is_not_cleaned() {
-        let life = |env: SimEnvironment| async move {
-            let config = EngineConfig {
-                checkpoint_interval: Duration::from_millis(20),
-                write_behind_age: Duration::from_millis(20),
-                cleaner_enabled: false,
-                ..EngineConfig::new(vec![PathBuf::from("/data")]).with_journal_bytes(16 << 20)
-            };
-            prepare_directories(&env, &config).await.expect("prepared");
-            let (engine, _) = Engine::open(env.clone(), config).await.expect("opened");
-            let log_config = LogConfig {
-                segment_bytes: 4 << 10,
-                compact: true,
-                delete: false,
-                ..LogConfig::default()
-            };
-            let name = TopicPartition::new("compacted", 0);
-            let made = engine.create_log(name, TopicId([1; 16]), log_config, None);
-            let log = made.await.expect("made");
-            fill(&env, &log, 60).await;
-            let range = log.dirty_range(None, NOW).await.expect("found");
+        let log_config = LogConfig {
+            segment_bytes: 4 << 10,
+            compact: true,
+            delete: false,
+            ..LogConfig::default()
+        };
+        with_log(5, busy(), log_config, |env, log| async move {
+            // Each time long enough for checkpoints.
+            let checkpoints = Duration::from_millis(500);
+            fill(&log, 60, 300).await;
+            env.sleep(checkpoints).await;
+            let range = log.dirty_range(None, 0).await.expect("found");
             assert!(range.first_uncleanable > 40);
             log.truncate_to(20).await.expect("truncated");
-            fill(&env, &log, 60).await;
-            let cleaned = log.clean(&range, NOW).await;
+            fill(&log, 60, 300).await;
+            env.sleep(checkpoints).await;
+            let cleaned = log.clean(&range, 0).await;
             assert!(
                 matches!(cleaned, Err(CleanFailure::Interrupted(_))),
                 "{cleaned:?}"
             );
             let size = log.size_bytes();
             assert!(size > 60 * 300, "{size} bytes are left");
-        };
-        let stop = StopAt {
-            micros: Some(60_000_000),
-            ..StopAt::default()
-        };
-        Executor::new(5).run_until(stop, life).finished();
+        });
     }
 }

@@ -259,43 +259,11 @@ mod tests {
     use std::path::PathBuf;
     use std::time::Duration;
 
-    use bytes::Bytes;
     use futures_util::future::join;
 
     use super::WriteBehind;
-    use crate::batch::{BatchBuilder, ProduceRules};
     use crate::config::{EngineConfig, LogConfig};
-    use crate::engine::{Engine, prepare_directories};
-    use crate::log::{Log, TopicId, TopicPartition};
-    use crate::sim::{Executor, SimEnvironment, StopAt};
-
-    type SimLog = Log<SimEnvironment>;
-
-    /// Lets `work` have a log of an engine with this configuration.
-    fn with_log<W: Future<Output = ()> + 'static>(
-        config: EngineConfig,
-        work: impl FnOnce(std::rc::Rc<SimLog>) -> W + 'static,
-    ) {
-        let life = |env: SimEnvironment| async move {
-            prepare_directories(&env, &config).await.expect("prepared");
-            let (engine, _) = Engine::open(env, config).await.expect("opened");
-            let name = TopicPartition::new("busy", 0);
-            let made = engine.create_log(name, TopicId([1; 16]), LogConfig::default(), None);
-            work(made.await.expect("made")).await;
-        };
-        let stop = StopAt {
-            micros: Some(60_000_000),
-            ..StopAt::default()
-        };
-        Executor::new(7).run_until(stop, life).finished();
-    }
-
-    async fn append(log: &SimLog, bytes: usize) -> i64 {
-        let record = BatchBuilder::new().record(0, None, Some(&vec![0; bytes]));
-        let batch = Bytes::from(record.build().expect("a batch"));
-        let appended = log.append(batch, &ProduceRules::default(), 1).await;
-        appended.expect("appended").last_offset + 1
-    }
+    use crate::log::testing::{append, with_log};
 
     #[test]
     fn others_get_the_turn_between_two_steps() {
@@ -304,10 +272,10 @@ mod tests {
             write_behind_age: Duration::from_secs(3600),
             ..EngineConfig::new(vec![PathBuf::from("/data")])
         };
-        with_log(config, |log| async move {
+        with_log(7, config, LogConfig::default(), |_, log| async move {
             let mut end = 0;
             for _ in 0..8 {
-                end = append(&log, 600_000).await;
+                end = append(&log, None, 600_000).await;
             }
             log.flushed(end).await.expect("flushed");
             let writing = log.write_behind(WriteBehind::Everything);

@@ -325,54 +325,30 @@ pub(crate) fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     //! The indexes of segments that have rolled count against the limit, as those that were read back do.
-    use std::path::PathBuf;
     use std::time::Duration;
 
-    use bytes::Bytes;
-
-    use crate::batch::{BatchBuilder, ProduceRules};
     use crate::config::{EngineConfig, LogConfig};
-    use crate::engine::{Engine, prepare_directories};
     use crate::environment::Environment;
-    use crate::log::{TopicId, TopicPartition};
-    use crate::sim::{Executor, SimEnvironment, StopAt};
+    use crate::log::testing::{busy, fill, with_log};
 
     #[test]
     fn indexes_of_rolled_segments_are_let_go() {
-        let life = |env: SimEnvironment| async move {
-            let config = EngineConfig {
-                checkpoint_interval: Duration::from_millis(20),
-                write_behind_age: Duration::from_millis(20),
-                loaded_index_bytes_max: 0,
-                ..EngineConfig::new(vec![PathBuf::from("/data")])
-            };
-            prepare_directories(&env, &config).await.expect("prepared");
-            let (engine, _) = Engine::open(env.clone(), config).await.expect("opened");
-            let log_config = LogConfig {
-                segment_bytes: 4 << 10,
-                ..LogConfig::default()
-            };
-            let name = TopicPartition::new("rolling", 0);
-            let made = engine.create_log(name, TopicId([1; 16]), log_config, None);
-            let log = made.await.expect("made");
-            for _ in 0..60 {
-                let record = BatchBuilder::new().record(0, None, Some(&[0; 500]));
-                let batch = Bytes::from(record.build().expect("a batch"));
-                let appended = log.append(batch, &ProduceRules::default(), 1).await;
-                let next = appended.expect("appended").last_offset + 1;
-                log.flushed(next).await.expect("flushed");
-            }
+        let config = EngineConfig {
+            loaded_index_bytes_max: 0,
+            ..busy()
+        };
+        let log_config = LogConfig {
+            segment_bytes: 4 << 10,
+            ..LogConfig::default()
+        };
+        with_log(6, config, log_config, |env, log| async move {
+            fill(&log, 60, 500).await;
             env.sleep(Duration::from_millis(500)).await;
             let state = log.state.borrow();
             let sealed = state.segments.values().filter(|segment| segment.sealed);
             assert!(sealed.clone().count() > 5);
             let held = sealed.filter(|segment| segment.indexes.is_some());
             assert!(held.count() <= 1);
-        };
-        let stop = StopAt {
-            micros: Some(60_000_000),
-            ..StopAt::default()
-        };
-        Executor::new(6).run_until(stop, life).finished();
+        });
     }
 }

@@ -285,7 +285,7 @@ impl<E: Environment> Log<E> {
     ) -> Result<OffsetMap, CleanFailure> {
         let env = &self.shard.env;
         let secret = [env.random(), env.random()];
-        let mut map = OffsetMap::new(memory.bytes, u64::MAX, secret);
+        let mut map = OffsetMap::new(memory.bytes, secret);
         let mut transactions = CleanedTransactions::default();
         transactions.add(aborted.iter().copied());
         for segment in facts
@@ -510,7 +510,14 @@ async fn map_batch(
     let records = read_records_in_steps(batch, header, DECOMPRESSED_BYTES_MAX, turn).await;
     let records = records.map_err(uncleanable)?;
     let mut walk = records.iter();
+    // A record takes seven bytes at least.
+    let keys_max = usize::try_from(header.record_count)
+        .unwrap_or_default()
+        .min(STRETCH_BYTES / 7);
     loop {
+        while map.make_room(keys_max) {
+            turn(STRETCH_BYTES).await;
+        }
         let from = walk.position();
         match map_stretch(map, header, &mut walk, first_dirty)? {
             Mapped::Stretch => turn(walk.position() - from).await,

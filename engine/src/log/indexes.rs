@@ -345,3 +345,6 @@ impl<E: Environment> Log<E> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,8 @@ mod retain;
 mod stable;
 mod swap;
 pub(crate) mod tail;
+#[cfg(test)]
+pub(crate) mod testing;
 mod truncate;
 mod types;
 mod walk;

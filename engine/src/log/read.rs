@@ -4,7 +4,11 @@
 //! limit is served. Offset and length lie outside a batch's checksum, so each header from a file must fit between its neighbours; and a read that finds nothing below its limit
 //! has met damage, never an end. A read that was overtaken by a truncation, or by segments that took the place of others, starts again.
 
+mod scan;
+
 use bytes::Bytes;
+
+use scan::{Bounds, Run, Stop, Wanted};
 
 use super::flush::Place;
 use super::{Log, ReadError, ReadLimit, ReadResult};
@@ -17,175 +21,8 @@ const STEP_BYTES: usize = 1 << 20;
 /// Bytes read from a file at least: what lies between two index entries and more.
 const STEP_BYTES_MIN: usize = 64 << 10;
 
-/// What a read is after.
-#[derive(Clone, Copy)]
-struct Wanted {
-    start_offset: i64,
-    limit: i64,
-    max_bytes: usize,
-    min_one: bool,
-}
-
 /// What a read gives: slices of whole batches, the base offset of the first, the offset after the last.
 type Found = (Vec<Bytes>, Option<i64>, i64);
-
-/// A run of whole batches in one segment.
-#[derive(Clone, Copy, Default)]
-struct Run {
-    first: Option<(i64, u64)>,
-    end: u64,
-    next_offset: i64,
-    /// No batch from here on may begin before this offset.
-    floor: i64,
-    /// The run is complete: the next batch would be too much.
-    full: bool,
-    /// The run is complete: the next batch lies beyond the limit.
-    beyond: bool,
-}
-
-impl Run {
-    fn from(floor: i64) -> Self {
-        Self {
-            floor,
-            ..Self::default()
-        }
-    }
-
-    /// Takes the next batch in or notes why not; false when there is nothing more to take.
-    fn take(&mut self, header: &BatchHeader, position: u64, wanted: &Wanted) -> bool {
-        if header.next_offset() > wanted.limit {
-            self.beyond = true;
-            return false;
-        }
-        self.floor = header.next_offset();
-        if header.last_offset() < wanted.start_offset {
-            return true;
-        }
-        let start = self.first.map_or(position, |(_, start)| start);
-        let bytes = (position - start) as usize + header.size();
-        let allowed = bytes <= wanted.max_bytes || (self.first.is_none() && wanted.min_one);
-        if !allowed {
-            self.full = true;
-            return false;
-        }
-        self.first.get_or_insert((header.base_offset, position));
-        self.end = position + header.size() as u64;
-        self.next_offset = header.next_offset();
-        true
-    }
-}
-
-/// Where a scan of a segment's file begins, and within which bounds its batches must lie.
-#[derive(Clone, Copy)]
-struct Bounds {
-    position: u64,
-    /// No batch from `position` on begins before this offset.
-    floor: i64,
-    /// What the index says of the batch at `position`.
-    last_offset: Option<i64>,
-    /// Offset after the last batch that the segment can hold.
-    ceiling: i64,
-    /// The segment's bytes, and how many of them are in the file.
-    size: u64,
-    written: u64,
-}
-
-impl Bounds {
-    /// Why the batch at `at` cannot be what was written there.
-    fn refuse(&self, header: &BatchHeader, at: u64, floor: i64) -> Option<String> {
-        if at + header.size() as u64 > self.size {
-            return Some(format!(
-                "a batch of {} bytes is longer than what is left of the segment",
-                header.size()
-            ));
-        }
-        if header.base_offset < floor || header.next_offset() > self.ceiling {
-            return Some(format!(
-                "a batch of offsets {}..{} does not lie in {floor}..{}",
-                header.base_offset,
-                header.next_offset(),
-                self.ceiling
-            ));
-        }
-        match self.last_offset {
-            Some(last) if at == self.position && header.last_offset() != last => Some(format!(
-                "a batch ends at offset {}, the index says {last}",
-                header.last_offset()
-            )),
-            _ => None,
-        }
-    }
-}
-
-/// Why a scan over bytes from a file ended, and where.
-enum Stop {
-    /// What was wanted is complete.
-    Limit,
-    /// Everything written was seen, up to here.
-    End(u64),
-    /// The batch at this position has at least so many bytes, more than were read.
-    Short(u64, usize),
-    /// What is at this position is not the batch that was written there.
-    NoBatch(u64, String),
-}
-
-impl Run {
-    /// Takes in the batches of `bytes`, which begin at `start` of the segment.
-    fn scan(&mut self, bytes: &[u8], start: u64, bounds: &Bounds, wanted: &Wanted) -> Stop {
-        let mut at = bounds.position;
-        // The batch before `at`, and the run without it.
-        let mut last: Option<(BatchHeader, usize)> = None;
-        let mut without_last = *self;
-        while at < bounds.written {
-            let rest = bytes.get((at - start) as usize..).unwrap_or_default();
-            if rest.len() < HEADER_BYTES {
-                break;
-            }
-            let header = match BatchHeader::parse(rest) {
-                Ok(header) => header,
-                Err(error) => {
-                    // Either this one is damaged or the length of the one before.
-                    if last.is_some_and(|(last, from)| !is_whole(&last, bytes, from)) {
-                        *self = without_last;
-                    }
-                    return Stop::NoBatch(at, error.to_string());
-                }
-            };
-            if let Some(reason) = bounds.refuse(&header, at, self.floor) {
-                // Either this one's offset or length is damaged or that of the one before.
-                *self = without_last;
-                return Stop::NoBatch(at, reason);
-            }
-            if rest.len() < header.size() {
-                return Stop::Short(at, header.size());
-            }
-            without_last = *self;
-            if !self.take(&header, at, wanted) {
-                return Stop::Limit;
-            }
-            last = Some((header, (at - start) as usize));
-            at += header.size() as u64;
-        }
-        // No header follows that would show that the last batch's length is right.
-        if last.is_some_and(|(last, from)| !is_whole(&last, bytes, from)) {
-            *self = without_last;
-            return Stop::NoBatch(at, "the batch before does not match its checksum".into());
-        }
-        if at >= bounds.written {
-            Stop::End(at)
-        } else if at + HEADER_BYTES as u64 <= bounds.size {
-            Stop::Short(at, HEADER_BYTES)
-        } else {
-            Stop::NoBatch(at, "the segment ends within a batch's header".into())
-        }
-    }
-}
-
-/// Whether the batch at `from` matches its checksum.
-fn is_whole(header: &BatchHeader, bytes: &[u8], from: usize) -> bool {
-    let batch = bytes.get(from..from + header.size());
-    batch.is_some_and(|batch| header.checksum_matches(batch))
-}
 
 impl<E: Environment> Log<E> {
     /// Reads whole batches from the one that contains `start_offset` on, up to `max_bytes`; with `min_one` at least one batch, however large (KIP-74).

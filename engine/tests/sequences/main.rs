@@ -10,6 +10,7 @@ mod leaving;
 mod lowered_index_bytes;
 mod newest_timestamp;
 mod restarts;
+mod rotten_journal;
 mod support;
 mod truncation;
 mod unfinished_truncation;

@@ -98,6 +98,8 @@ pub(crate) struct ClassicGroup {
     sync_timer: Option<TimerHandle>,
     /// The memory of members, and of ids that are pending.
     bytes: usize,
+    /// That it may not become a consumer group was said.
+    pub(in crate::groups) told_no_upgrade: bool,
 }
 
 impl ClassicGroup {
@@ -123,6 +125,7 @@ impl ClassicGroup {
             join_timer: None,
             sync_timer: None,
             bytes: 0,
+            told_no_upgrade: false,
         }
     }
 

@@ -65,6 +65,7 @@ impl GroupCoordinator {
             .and_then(|()| self.check_consumer_group(request))
             .and_then(|()| self.check_member_bytes(request));
         if let Err(refusal) = checked {
+            self.note_refused_upgrade(request, out);
             out.reply(caller.token, refused(refusal));
             return;
         }

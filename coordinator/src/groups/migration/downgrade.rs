@@ -17,28 +17,25 @@ use crate::groups::{GroupConfig, GroupCoordinator};
 use crate::{Caller, Commands, Now, Record};
 
 impl ConsumerGroup {
-    /// Whether the group becomes classic when these members are gone.
+    /// Whether the group could be classic when these members are gone.
     fn is_classic_without(&self, gone: &[Str], config: &GroupConfig) -> bool {
-        let member = |id: &Str| self.member(id);
-        let classic = gone
-            .iter()
-            .filter_map(member)
-            .filter(|gone| gone.is_classic());
         let left = self.member_count() - gone.len();
         let size_max = usize::try_from(config.max_size).unwrap_or(0);
-        left > 0
-            && self.classic_count() - classic.count() == left
-            && config.consumer.migration_policy.downgrades()
-            && left <= size_max
+        let classic_left = self.classic_count() - self.classic_among(gone);
+        left > 0 && classic_left == left && left <= size_max
     }
 
-    /// Whether the group becomes classic when a member takes the place of another.
+    fn classic_among(&self, ids: &[Str]) -> usize {
+        let members = ids.iter().filter_map(|id| self.member(id));
+        members.filter(|member| member.is_classic()).count()
+    }
+
+    /// Whether the group could be classic when a member takes the place of another.
     fn is_classic_after(&self, joining: &Joining, config: &GroupConfig) -> bool {
         let replaced = joining.replaces.as_ref().and_then(|id| self.member(id));
         let size_max = usize::try_from(config.max_size).unwrap_or(0);
         replaced.is_some_and(|replaced| !replaced.is_classic())
             && self.classic_count() == self.member_count() - 1
-            && config.consumer.migration_policy.downgrades()
             && self.member_count() <= size_max
     }
 
@@ -95,6 +92,12 @@ fn classic_member(
     }))
 }
 
+fn no_downgrade(group_id: &Str) -> String {
+    format!(
+        "group {group_id} stays a consumer group although only members of the classic protocol are left: group.consumer.migration.policy does not allow the downgrade"
+    )
+}
+
 impl GroupCoordinator {
     /// Removes members of a consumer group, which becomes classic if only members are left that speak the classic protocol.
     pub(in crate::groups) fn remove_consumer_members(
@@ -108,7 +111,7 @@ impl GroupCoordinator {
         if gone.is_empty() {
             return;
         }
-        if let Some((classic, records)) = self.downgraded(group_id, gone, topics, now) {
+        if let Some((classic, records)) = self.downgraded(group_id, gone, topics, now, out) {
             if self.has_room(&records, out) {
                 out.records.extend(records);
                 self.put_classic(group_id, classic, now, out);
@@ -130,10 +133,18 @@ impl GroupCoordinator {
         gone: &[Str],
         topics: &dyn TopicView,
         now: Now,
+        out: &mut Commands<GroupReply>,
     ) -> Option<(ClassicGroup, Vec<Record>)> {
         let group = self
             .consumer_group(group_id)
             .filter(|group| group.is_classic_without(gone, &self.config))?;
+        if !self.config.consumer.migration_policy.downgrades() {
+            // Said when the last goes that kept the group from being classic, not for each that goes later.
+            if group.classic_among(gone) < gone.len() {
+                out.notices.push(no_downgrade(group_id));
+            }
+            return None;
+        }
         let mut classic = group.to_classic(gone, topics, now)?;
         classic.must_rebalance();
         let mut records = group.tombstones();
@@ -157,6 +168,10 @@ impl GroupCoordinator {
         else {
             return false;
         };
+        if !self.config.consumer.migration_policy.downgrades() {
+            out.notices.push(no_downgrade(&request.group_id));
+            return false;
+        }
         let mut records = group.tombstones();
         let mut group = group.clone();
         let mut unwritten = Vec::new();

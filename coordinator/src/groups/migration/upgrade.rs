@@ -7,16 +7,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ringlog_net::messages::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest;
 use ringlog_net::{ErrorCode, Str, Uuid};
 
-use crate::Record;
 use crate::groups::GroupCoordinator;
 use crate::groups::classic::{self, ClassicGroup};
 use crate::groups::consumer::assignment::{Owned, Partitions};
 use crate::groups::consumer::embedded::{Subscription, read_assignment};
-use crate::groups::consumer::member::{Classic, Current, MemberState, Metadata};
+use crate::groups::consumer::member::{Classic, Current, JOIN_EPOCH, MemberState, Metadata};
 use crate::groups::consumer::{Change, ConsumerGroup, Refusal, TopicView};
+use crate::groups::group::GroupKind;
+use crate::groups::reply::GroupReply;
 use crate::groups::stored;
+use crate::{Commands, Record};
 
 impl GroupCoordinator {
     /// Whether a classic group with members may become a consumer group.
@@ -32,6 +35,27 @@ impl GroupCoordinator {
             return Ok(());
         };
         Err(refusal(group, why))
+    }
+
+    /// Has it said once of a group that the configuration keeps it from becoming a consumer group when a consumer wants to join.
+    pub(in crate::groups) fn note_refused_upgrade(
+        &mut self,
+        request: &ConsumerGroupHeartbeatRequest,
+        out: &mut Commands<GroupReply>,
+    ) {
+        if request.member_epoch != JOIN_EPOCH || self.config.consumer.migration_policy.upgrades() {
+            return;
+        }
+        let group = self.groups.get_mut(&request.group_id);
+        if let Some(GroupKind::Classic(group)) = group.map(|group| &mut group.kind)
+            && group.state() != classic::State::Empty
+            && !std::mem::replace(&mut group.told_no_upgrade, true)
+        {
+            out.notices.push(format!(
+                "group {} stays classic although a consumer of the consumer protocol wants to join: group.consumer.migration.policy does not allow the upgrade",
+                group.id()
+            ));
+        }
     }
 
     /// The consumer group that a classic group with members becomes, and the records that say so.

@@ -57,27 +57,6 @@ impl TopicView for Topics {
     }
 }
 
-/// A cluster without topics.
-struct NoTopics;
-
-impl TopicView for NoTopics {
-    fn topic_by_name(&self, _: &str) -> Option<(Uuid, i32)> {
-        None
-    }
-
-    fn topic_name(&self, _: &Uuid) -> Option<Str> {
-        None
-    }
-
-    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
-        Box::new(std::iter::empty())
-    }
-
-    fn version(&self) -> u64 {
-        0
-    }
-}
-
 macro_rules! without_topics {
     ($($name:ident $request:ident;)*) => {
         $(
@@ -87,7 +66,7 @@ macro_rules! without_topics {
                 request: $request,
                 out: &mut Commands<GroupReply>,
             ) {
-                coordinator.$name(caller, request, &NoTopics, out);
+                coordinator.$name(caller, request, &Topics::default(), out);
             }
         )*
     };
@@ -212,7 +191,7 @@ impl Host {
         {
             self.move_to(deadline.max(self.now.monotonic_ms));
             let now = self.now;
-            self.event(|coordinator, out| coordinator.on_timeout(now, &NoTopics, out));
+            self.event(|coordinator, out| coordinator.on_timeout(now, &Topics::default(), out));
         }
         self.move_to(end);
     }

@@ -15,7 +15,7 @@ const RETENTION: i64 = 1000;
 type Producers = HashMap<i64, LastOfProducer>;
 
 fn map_of(keys: &[(&[u8], i64)], latest: i64) -> OffsetMap {
-    let mut map = OffsetMap::new(1 << 16, 100, [3, 4]);
+    let mut map = OffsetMap::new(1 << 16, [3, 4]);
     for (key, offset) in keys {
         assert!(map.put(key, *offset));
     }
@@ -340,7 +340,7 @@ proptest! {
     ) {
         let mut batches = Vec::new();
         let mut last: BTreeMap<u8, i64> = BTreeMap::new();
-        let mut map = OffsetMap::new(1 << 14, 1000, [1, 2]);
+        let mut map = OffsetMap::new(1 << 14, [1, 2]);
         let mut offset = 0;
         for (codec, records) in &log {
             let mut builder = BatchBuilder::new().at(offset, 1).compression(CODECS[*codec]);

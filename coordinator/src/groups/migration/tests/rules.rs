@@ -169,12 +169,25 @@ fn the_policy_says_which_way() {
         let code = world.beat(&consumer("c")).error_code;
         assert_eq!(code.is_none(), upgrades, "{policy:?}");
         assert!(upgrades || code == ErrorCode::GROUP_ID_NOT_FOUND);
+        // Said once, however often it is asked for.
+        world.beat(&consumer("d"));
+        let said = |notice: &&String| notice.contains("group g stays classic");
+        assert_eq!(
+            world.notices.iter().filter(said).count(),
+            usize::from(!upgrades)
+        );
+        assert_eq!(world.notices.len(), usize::from(!upgrades));
     }
     for (policy, downgrades) in [(Bidirectional, true), (Upgrade, false)] {
         let (mut world, _) = mixed_group(policy);
         world.beat(&leave("c"));
         let kind = if downgrades { "classic" } else { "consumer" };
         assert_eq!(world.listed().0, kind, "{policy:?}");
+        let said = |notice: &&String| notice.contains("group g stays a consumer group");
+        assert_eq!(
+            world.notices.iter().filter(said).count(),
+            usize::from(!downgrades)
+        );
         world.restart();
     }
     for (policy, code) in [

@@ -71,6 +71,8 @@ pub(super) struct World {
     pub(super) now: Now,
     /// One element for each batch.
     pub(super) log: Vec<Vec<Record>>,
+    /// What was said in the broker's log.
+    pub(super) notices: Vec<String>,
     tokens: u64,
     waiting: BTreeSet<Token>,
     answers: BTreeMap<Token, GroupReply>,
@@ -101,6 +103,7 @@ impl World {
                 wall_ms: 1_700_000_000_000,
             },
             log: Vec::new(),
+            notices: Vec::new(),
             tokens: 0,
             waiting: BTreeSet::new(),
             answers: BTreeMap::new(),
@@ -116,6 +119,7 @@ impl World {
         if !out.records.is_empty() {
             self.log.push(out.records);
         }
+        self.notices.extend(out.notices);
         for (token, reply) in out.replies {
             assert!(self.waiting.remove(&token), "{token:?} is answered once");
             self.answers.insert(token, reply);
