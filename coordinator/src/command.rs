@@ -58,6 +58,10 @@ impl<Reply> Default for Commands<Reply> {
 impl<Reply> Commands<Reply> {
     /// Answers a request.
     pub fn reply(&mut self, token: Token, reply: impl Into<Reply>) {
+        // As a rule it is the only one, and they are large.
+        if self.replies.is_empty() {
+            self.replies.reserve_exact(1);
+        }
         self.replies.push((token, reply.into()));
     }
 

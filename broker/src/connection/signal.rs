@@ -67,8 +67,14 @@ impl Drop for Place<'_> {
 impl Changed {
     /// Something changed.
     pub fn notify(&self) {
-        for (_, waker) in self.waiting.take() {
+        let mut woken = self.waiting.take();
+        for (_, waker) in woken.drain(..) {
             waker.wake();
+        }
+        // Its memory is used again: most who are woken wait again.
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.is_empty() {
+            *waiting = woken;
         }
     }
 

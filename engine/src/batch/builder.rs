@@ -13,6 +13,9 @@ use super::{
     varint,
 };
 
+/// What a record's body takes besides its key and value, as a rule at most.
+const BODY_OVERHEAD_BYTES: usize = 24;
+
 /// A batch under construction. The first record's timestamp becomes the base timestamp.
 #[derive(Clone, Debug)]
 pub struct BatchBuilder {
@@ -49,6 +52,14 @@ impl BatchBuilder {
                 record_count: 0,
             },
             compression: Compression::None,
+        }
+    }
+
+    /// An empty batch, with room for records of so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            records: Vec::with_capacity(bytes),
+            ..Self::new()
         }
     }
 
@@ -107,6 +118,9 @@ impl BatchBuilder {
         header.last_offset_delta += 1;
         let body = &mut self.scratch;
         body.clear();
+        body.reserve(
+            key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + BODY_OVERHEAD_BYTES,
+        );
         body.push(0);
         varint::write_i64(body, timestamp_ms.wrapping_sub(header.base_timestamp));
         varint::write_i64(body, i64::from(header.last_offset_delta));

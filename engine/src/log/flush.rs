@@ -4,6 +4,7 @@
 //! it. Waking costs as much as there is to wake.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
 
 use super::LogError;
 use super::stable::UnstableOffsets;
@@ -140,7 +141,7 @@ impl FlushState {
     }
 
     /// Resolves when everything before `offset` is on the medium.
-    pub async fn wait_flushed(&self, offset: i64, log: &str) -> Result<(), LogError> {
+    pub async fn wait_flushed(&self, offset: i64, log: &impl Display) -> Result<(), LogError> {
         let truncations = self.truncations.get();
         self.flush_waiters
             .wait(offset, || {
@@ -149,7 +150,7 @@ impl FlushState {
                 }
                 if self.truncations.get() != truncations {
                     return Some(Err(LogError::Truncated {
-                        log: log.to_owned(),
+                        log: log.to_string(),
                         end_offset: self.flushed.get(),
                     }));
                 }

@@ -276,7 +276,7 @@ impl<E: Environment> Log<E> {
             return Ok(());
         }
         self.flush
-            .wait_flushed(next_offset, &self.topic_partition.to_string())
+            .wait_flushed(next_offset, &self.topic_partition)
             .await
     }
 

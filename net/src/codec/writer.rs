@@ -59,6 +59,9 @@ impl Writer {
     /// The pieces of the message, in order.
     pub fn finish(self) -> Vec<Bytes> {
         let small = Bytes::from(self.buffer);
+        if self.payloads.is_empty() && !small.is_empty() {
+            return vec![small];
+        }
         let mut pieces = Vec::with_capacity(2 * self.payloads.len() + 1);
         let mut done = 0;
         for (position, payload) in self.payloads {
@@ -93,6 +96,9 @@ impl Writer {
 
     /// The whole message in one piece, payloads copied.
     pub fn into_bytes(self) -> Bytes {
+        if self.payloads.is_empty() {
+            return Bytes::from(self.buffer);
+        }
         let pieces = self.finish();
         match <[Bytes; 1]>::try_from(pieces) {
             Ok([only]) => only,
