@@ -24,6 +24,7 @@ use bytes::Bytes;
 use compio::net::TcpStream;
 use futures_util::future::LocalBoxFuture;
 use nix::sys::socket::Shutdown;
+use ringlog_net::Str;
 
 use crate::authorizer::Principal;
 use crate::shard::Shard;
@@ -40,6 +41,8 @@ pub struct ConnectionContext {
     pub id: u64,
     /// The client's address.
     pub peer: SocketAddr,
+    /// The client's address as Kafka writes it.
+    pub host: Str,
     /// Our address as the client sees it.
     pub local: SocketAddr,
     /// The listener's name.
@@ -199,6 +202,7 @@ fn open(shard: &Rc<Shard>, accepted: Accepted) -> std::io::Result<Rc<Pipe>> {
     let context = ConnectionContext {
         id: accepted.id,
         peer: accepted.peer,
+        host: Str::from(format!("/{}", accepted.peer.ip()).as_str()),
         local,
         listener: accepted.listener,
         principal: RefCell::new(Principal::anonymous()),

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use futures_util::FutureExt;
 use ringlog_coordinator::groups::consumer::{
     Assignor, ConsumerGroupConfig, MigrationPolicy, TopicView,
 };
@@ -147,7 +148,7 @@ impl RequestContext {
                 .as_ref()
                 .map(Str::detached)
                 .unwrap_or_default(),
-            client_host: Str::from(format!("/{}", self.connection.peer.ip()).as_str()),
+            client_host: self.connection.host.clone(),
         }
     }
 
@@ -164,6 +165,37 @@ impl RequestContext {
             call(machine, caller, output)
         })
         .await
+    }
+
+    /// As [`Self::ask_group`], for a request that is answered as soon as what it writes is durable: where the coordinator lives no task waits for that, and nothing is taken back when the client
+    /// goes.
+    ///
+    /// # Errors
+    /// As [`Self::ask_group`].
+    pub async fn ask_group_briefly(
+        &self,
+        group_id: &str,
+        call: impl FnOnce(&mut GroupCoordinator, &Caller, &mut Commands<GroupReply>) + Send + 'static,
+    ) -> Result<GroupReply, ErrorCode> {
+        let kept = self.shard.kept(Internal::ConsumerOffsets, group_id)?;
+        let (asker, partition) = (self.asker(), kept.partition);
+        let call = move |machine: &mut GroupCoordinator,
+                         caller: &Caller,
+                         output: &mut Output<GroupCoordinator>| {
+            call(machine, caller, &mut output.commands);
+        };
+        let owner = kept.located.shard;
+        if owner == self.shard.index {
+            let host = self.shard.coordinators.group(partition)?;
+            return self.until_gone(host.call(asker, call).map(Ok)).await;
+        }
+        let asked = self.shard.ask(owner, move |shard, answer| {
+            match shard.coordinators.group(partition) {
+                Ok(host) => host.call_then(asker, call, |reply| answer.give(reply)),
+                Err(error) => answer.give(Err(error)),
+            }
+        });
+        self.until_gone(asked).await
     }
 
     /// As [`Self::ask_group`], for a request that needs to know what topics there are.

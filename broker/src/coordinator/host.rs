@@ -4,25 +4,26 @@
 //! for all of them. Its answers wait for that write and for all before it, so that nobody learns of a state that a crash could take back; an event that changes nothing
 //! is answered at once when nothing is in flight. When a write fails the state is ahead of its log: it is thrown away and loaded anew, and whoever waited is told to come again.
 
+mod writes;
+
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use futures_util::future::select;
-use ringlog_coordinator::{Caller, Now, Record, Token};
-use ringlog_engine::batch::{Attributes, BatchBuilder, EndTransactionMarker, NO_SEQUENCE};
+use ringlog_coordinator::{Caller, Now, Token};
+use ringlog_engine::batch::EndTransactionMarker;
 use ringlog_engine::environment::Environment as _;
 use ringlog_engine::producer_state::VerificationGuard;
 use ringlog_net::{ErrorCode, Str, Uuid};
 use tokio::sync::oneshot;
 
 use super::load::load;
-use super::machine::{Machine, Output, Replayed};
-use super::queue::{Act, Event, Queue, Turn};
+use super::machine::{Machine, Output};
+use super::queue::{Event, Queue};
 use crate::connection::signal::{Changed, Signal};
-use crate::shard::append::outcome_of;
 use crate::shard::runtime::spawn;
 use crate::shard::{Log, Shard};
 
@@ -74,8 +75,8 @@ enum Phase<M> {
     Resigned,
 }
 
-/// Where an answer goes.
-type Answer<M> = oneshot::Sender<Result<<M as Machine>::Reply, ErrorCode>>;
+/// Takes an answer to where it goes; called once, and dropped when there is none.
+type Answer<M> = Box<dyn FnOnce(Result<<M as Machine>::Reply, ErrorCode>)>;
 
 /// One partition's coordinator.
 pub struct Host<M: Machine> {
@@ -85,7 +86,7 @@ pub struct Host<M: Machine> {
     make: Box<dyn Fn() -> M>,
     phase: RefCell<Phase<M>>,
     tokens: Cell<u64>,
-    waiting: RefCell<HashMap<Token, Answer<M>>>,
+    waiting: RefCell<BTreeMap<Token, Answer<M>>>,
     queue: RefCell<Queue<M>>,
     writing: Cell<bool>,
     /// Counts the states that were thrown away.
@@ -164,21 +165,47 @@ impl<M: Machine> Host<M> {
     ) -> Result<M::Reply, ErrorCode> {
         let (token, answer) = self.expect_answer();
         let _waiting = Waiting(self, token);
+        self.begin(token, asker, act)?;
+        answer
+            .await
+            .unwrap_or(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE))
+    }
+
+    /// As [`Self::call`], without a task that waits: `answer` takes the answer on, or is dropped when it could not be written. It must not call the host.
+    pub fn call_then(
+        self: &Rc<Self>,
+        asker: Asker,
+        act: impl FnOnce(&mut M, &Caller, &mut Output<M>) + 'static,
+        answer: impl FnOnce(Result<M::Reply, ErrorCode>) + 'static,
+    ) {
+        let token = self.expect(Box::new(answer));
+        // If the machine panics, whoever asked must not wait for ever.
+        let waiting = Waiting(self, token);
+        let begun = self.begin(token, asker, act);
+        std::mem::forget(waiting);
+        if let Err(error) = begun {
+            self.answer(token, Err(error));
+        }
+    }
+
+    fn begin(
+        self: &Rc<Self>,
+        token: Token,
+        asker: Asker,
+        act: impl FnOnce(&mut M, &Caller, &mut Output<M>) + 'static,
+    ) -> Result<(), ErrorCode> {
         let act = move |machine: &mut M, now, fresh_id, output: &mut Output<M>| {
             let caller = asker.caller(token, now, fresh_id);
             act(machine, &caller, output);
         };
         let must_wait = self.queue.borrow().must_wait_behind();
-        if must_wait {
-            self.look(|_| ())?;
-            let act = Box::new(act);
-            self.enqueue(Event::Deferred { token, act });
-        } else {
-            self.step(act)?;
+        if !must_wait {
+            return self.step(act);
         }
-        answer
-            .await
-            .unwrap_or(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE))
+        self.look(|_| ())?;
+        let act = Box::new(act);
+        self.enqueue(Event::Deferred { token, act });
+        Ok(())
     }
 
     /// As [`Self::call`], for a request whose records belong to a producer's transaction: nothing happens unless the log takes them.
@@ -233,11 +260,17 @@ impl<M: Machine> Host<M> {
     }
 
     fn expect_answer(&self) -> (Token, oneshot::Receiver<Result<M::Reply, ErrorCode>>) {
+        let (sender, receiver) = oneshot::channel();
+        // Who asked may have gone.
+        let token = self.expect(Box::new(|reply| drop(sender.send(reply))));
+        (token, receiver)
+    }
+
+    fn expect(&self, answer: Answer<M>) -> Token {
         let token = Token(self.tokens.get());
         self.tokens.set(token.0 + 1);
-        let (sender, receiver) = oneshot::channel();
-        self.waiting.borrow_mut().insert(token, sender);
-        (token, receiver)
+        self.waiting.borrow_mut().insert(token, answer);
+        token
     }
 
     /// Looks something up in the state as it is now, which may be ahead of what is durable.
@@ -338,7 +371,8 @@ impl<M: Machine> Host<M> {
     fn enqueue(self: &Rc<Self>, event: Event<M>) {
         self.queue.borrow_mut().push(event);
         if !self.writing.replace(true) {
-            spawn("coordinator's writes", self.clone().write());
+            // In a box, for this happens for nearly every commit, and on its way to the runtime a task is moved several times.
+            spawn("coordinator's writes", Box::pin(self.clone().write()));
         }
     }
 
@@ -353,146 +387,10 @@ impl<M: Machine> Host<M> {
 
     fn answer(&self, token: Token, reply: Result<M::Reply, ErrorCode>) {
         // Who asked may have gone.
-        if let Some(sender) = self.waiting.borrow_mut().remove(&token) {
-            let _ = sender.send(reply);
+        let answer = self.waiting.borrow_mut().remove(&token);
+        if let Some(answer) = answer {
+            answer(reply);
         }
-    }
-
-    async fn write(self: Rc<Self>) {
-        while let Some(turn) = self.next_turn() {
-            let done = match turn {
-                Turn::Batch(outputs, records) => self.write_batch(outputs, &records).await,
-                Turn::Alone(Event::Marker {
-                    marker,
-                    transaction_version,
-                    done,
-                }) => self.write_marker(&marker, transaction_version, done).await,
-                Turn::Alone(Event::InTransaction {
-                    token,
-                    producer,
-                    guard,
-                    act,
-                }) => self.write_in_transaction(token, producer, guard, act).await,
-                Turn::Alone(Event::Deferred { act, .. }) => self.change_and_write(act, None).await,
-                Turn::Alone(Event::Changed(output)) => self.write_batch(vec![output], &[]).await,
-            };
-            if let Err(reason) = done {
-                self.writing.set(false);
-                return self.lost(&reason);
-            }
-        }
-        self.writing.set(false);
-    }
-
-    fn next_turn(&self) -> Option<Turn<M>> {
-        self.queue.borrow_mut().next_turn()
-    }
-
-    async fn write_batch(
-        self: &Rc<Self>,
-        outputs: Vec<Output<M>>,
-        records: &[Record],
-    ) -> Result<(), String> {
-        if !records.is_empty() {
-            self.append(records, None).await?;
-        }
-        for output in outputs {
-            self.release(output);
-        }
-        Ok(())
-    }
-
-    async fn write_in_transaction(
-        self: &Rc<Self>,
-        token: Token,
-        (producer_id, producer_epoch): (i64, i16),
-        guard: Option<VerificationGuard>,
-        act: Act<M>,
-    ) -> Result<(), String> {
-        let allowed = self
-            .log
-            .check_from_coordinator(producer_id, producer_epoch, guard);
-        if let Err(error) = allowed {
-            self.answer(token, Err(ErrorCode(error.code())));
-            return Ok(());
-        }
-        let producer = (producer_id, producer_epoch, guard);
-        self.change_and_write(act, Some(producer)).await
-    }
-
-    async fn change_and_write(
-        self: &Rc<Self>,
-        act: Act<M>,
-        producer: Option<(i64, i16, Option<VerificationGuard>)>,
-    ) -> Result<(), String> {
-        let mut output = self.change(act).map_err(|_| "the state is gone")?;
-        let records = std::mem::take(&mut output.commands.records);
-        if !records.is_empty() {
-            self.append(&records, producer).await?;
-        }
-        self.release(output);
-        M::after_event(self);
-        Ok(())
-    }
-
-    async fn write_marker(
-        self: &Rc<Self>,
-        marker: &EndTransactionMarker,
-        transaction_version: i8,
-        done: oneshot::Sender<ErrorCode>,
-    ) -> Result<(), String> {
-        let code = match self
-            .log
-            .append_marker(marker, self.place.leader_epoch, transaction_version)
-            .await
-        {
-            Ok(appended) => {
-                let flushed = self.log.flushed(appended.last_offset + 1).await;
-                flushed.map_err(|error| error.to_string())?;
-                if let Phase::Active(machine) = &mut *self.phase.borrow_mut() {
-                    let marker = Replayed::Marker {
-                        producer_id: marker.producer_id,
-                        committed: marker.committed,
-                    };
-                    let replayed = machine.replay(marker);
-                    replayed.map_err(|problem| format!("{problem:?}"))?;
-                }
-                ErrorCode::NONE
-            }
-            // The state has not changed, so the log is not behind it.
-            Err(error) => outcome_of(&error).error,
-        };
-        // Whoever wanted it may have stopped.
-        let _ = done.send(code);
-        Ok(())
-    }
-
-    async fn append(
-        &self,
-        records: &[Record],
-        producer: Option<(i64, i16, Option<VerificationGuard>)>,
-    ) -> Result<(), String> {
-        let shard = self.shard.upgrade().ok_or("the broker stops")?;
-        let now_ms = shard.environment.wall_clock_ms();
-        let mut builder = BatchBuilder::new();
-        let mut guard = None;
-        if let Some((id, epoch, its_guard)) = producer {
-            guard = its_guard;
-            builder = builder
-                .producer(id, epoch, NO_SEQUENCE)
-                .attributes(Attributes::default().with_transactional(true));
-        }
-        for record in records {
-            builder.push(now_ms, Some(&record.key), record.value.as_deref(), &[]);
-        }
-        let batch = builder.build().map_err(|error| error.to_string())?;
-        let appended = self
-            .log
-            .append_from_coordinator(batch.into(), self.place.leader_epoch, guard)
-            .await
-            .map_err(|error| error.to_string())?;
-        let flushed = self.log.flushed(appended.last_offset + 1).await;
-        flushed.map_err(|error| error.to_string())
     }
 
     /// The state is ahead of the log: start again from the log.

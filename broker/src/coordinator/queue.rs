@@ -121,7 +121,7 @@ impl<M: Machine> Queue<M> {
     }
 }
 
-fn size(record: &Record) -> usize {
+pub(super) fn size(record: &Record) -> usize {
     record.key.len() + record.value.as_ref().map_or(0, |value| value.len())
 }
 

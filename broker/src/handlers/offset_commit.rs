@@ -72,26 +72,40 @@ pub async fn handle(
     if request.topics.is_empty() {
         return response;
     }
-    let sent = refused(&request.topics, ErrorCode::UNKNOWN_SERVER_ERROR);
-    let group_id = request.group_id.detached();
-    let asked = context.ask_group(&group_id, move |machine, caller, output| {
+    // Where in the response each partition is that goes on, for the case that the coordinator does not answer.
+    let sent: Vec<(usize, i32)> = (request.topics.iter())
+        .flat_map(|topic| {
+            let at = places.get(&topic.name).copied().unwrap_or_default();
+            let partitions = topic.partitions.iter();
+            partitions.map(move |partition| (at, partition.partition_index))
+        })
+        .collect();
+    let group_id = request.group_id.clone();
+    let asked = context.ask_group_briefly(&group_id, move |machine, caller, output| {
         machine.offset_commit(caller, request, output);
     });
-    let answered = match asked.await {
-        Ok(GroupReply::OffsetCommit(answered)) => answered,
-        Ok(_) => sent,
-        Err(error) => OffsetCommitResponse {
-            topics: (sent.topics.into_iter())
-                .map(|mut topic| {
-                    for partition in &mut topic.partitions {
-                        partition.error_code = error;
-                    }
-                    topic
-                })
-                .collect(),
-            ..sent
-        },
+    let error_code = match asked.await {
+        Ok(GroupReply::OffsetCommit(answered)) => return merged(response, answered, &places),
+        Ok(_) => ErrorCode::UNKNOWN_SERVER_ERROR,
+        Err(error) => error,
     };
+    for (at, partition_index) in sent {
+        response.topics[at]
+            .partitions
+            .push(OffsetCommitResponsePartition {
+                partition_index,
+                error_code,
+            });
+    }
+    response
+}
+
+/// What was answered here and by the coordinator.
+fn merged(
+    mut response: OffsetCommitResponse,
+    answered: OffsetCommitResponse,
+    places: &HashMap<Str, usize>,
+) -> OffsetCommitResponse {
     response.throttle_time_ms = answered.throttle_time_ms;
     for topic in answered.topics {
         if let Some(at) = places.get(&topic.name) {

@@ -1,7 +1,7 @@
 //! What shards say to each other.
 //!
-//! Produce has a message of its own, because its order matters and because it is the hottest; everything else travels as a job, a closure
-//! that runs over there. All of it is `Send`; payloads are reference-counted bytes.
+//! Produce has a message of its own, because its order matters and because it is the hottest; everything else travels as a closure
+//! that runs over there: a job, which is a task, or a question, which is none. All of it is `Send`; payloads are reference-counted bytes.
 
 use std::any::Any;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::append::{AppendOrder, AppendOutcome};
+use super::exchange::ReplyTo;
 use crate::controller::{Delta, Image};
 use crate::lag::Wanted;
 
@@ -20,6 +21,8 @@ pub enum Request {
     Append(AppendOrder),
     /// Run a closure.
     Job(Job),
+    /// Run a closure here and now; whoever it hands the duty to answers with a job's answer.
+    Question(Question),
     /// Make the logs follow a new image; replies with a job answer of `()`.
     Apply {
         /// The image.
@@ -71,10 +74,13 @@ pub struct Job {
     pub cancellable: bool,
 }
 
+/// A closure for another shard that starts something there and waits for nothing, so that no task has to be made for it.
+pub type Question = Box<dyn FnOnce(&Rc<Shard>, ReplyTo<Request, Reply>) + Send>;
+
 /// The answers.
 pub enum Reply {
     /// To [`Request::Append`]: in the order of its items.
     Appended(Vec<AppendOutcome>),
-    /// To [`Request::Job`]: what the closure's future gave.
+    /// To [`Request::Job`] and [`Request::Question`]: what the closure's future gave.
     Job(Box<dyn Any + Send>),
 }

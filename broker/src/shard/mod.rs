@@ -19,6 +19,7 @@ pub mod settings;
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::marker::PhantomData;
 use std::ops::{Deref, Range};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -32,8 +33,9 @@ use ringlog_engine::environment::DirectEnvironment;
 use ringlog_engine::log::{TopicId, TopicPartition};
 use ringlog_net::{ErrorCode, Uuid};
 
+use exchange::ReplyTo;
 pub use exchange::ShardUnavailable;
-use message::{Job, Reply, Request};
+use message::{Job, Question, Reply, Request};
 
 use crate::config::{BrokerConfig, Listener};
 use crate::connection::Connections;
@@ -284,6 +286,23 @@ impl Shard {
         unboxed(pending.await?)
     }
 
+    /// Asks another shard: `question` runs there at once, waits for nothing, and hands on the duty to answer.
+    ///
+    /// # Errors
+    /// [`ShardUnavailable`] when the duty was dropped.
+    pub async fn ask<R: Send + 'static>(
+        self: &Rc<Self>,
+        index: usize,
+        question: impl FnOnce(&Rc<Shard>, AnswerTo<R>) + Send + 'static,
+    ) -> Result<R, ShardUnavailable> {
+        let question: Question = Box::new(|shard, reply| {
+            let answer = PhantomData;
+            question(shard, AnswerTo { reply, answer });
+        });
+        let pending = self.exchange.call(index, Request::Question(question)).await;
+        unboxed(pending.await?)
+    }
+
     /// Runs `job` where the metadata lives.
     ///
     /// # Errors
@@ -328,6 +347,19 @@ impl Shard {
                 .map_err(|error| error.to_string())??;
             *self.producer_ids.borrow_mut() = block;
         }
+    }
+}
+
+/// The duty to answer a question with an `R`.
+pub struct AnswerTo<R> {
+    reply: ReplyTo<Request, Reply>,
+    answer: PhantomData<R>,
+}
+
+impl<R: Send + 'static> AnswerTo<R> {
+    /// Answers.
+    pub fn give(self, answer: R) {
+        self.reply.answer(Reply::Job(Box::new(answer)));
     }
 }
 

@@ -4,6 +4,7 @@
 //! every shard has applied it, connections are accepted. Stop: the connections of all shards end, and only then do the engines close, because until its
 //! last connection is gone a shard may need any other.
 
+use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -73,21 +74,32 @@ pub fn spawn(name: &'static str, task: impl Future<Output = ()> + 'static) {
 }
 
 /// What a task gives, or nothing when it panicked, which is logged.
-pub(super) async fn contained<T>(name: &'static str, task: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn contained<T>(name: &'static str, task: impl Future<Output = T>) -> Option<T> {
     match std::panic::AssertUnwindSafe(task).catch_unwind().await {
         Ok(output) => Some(output),
         Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-            let text = text
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_default();
-            tracing::error!(
-                task = name,
-                "a task panicked and has ended; this is a defect, please report it: {text}"
-            );
+            complain(name, &*panic);
             None
         }
     }
+}
+
+/// Does something that waits for nothing; a panic in it is logged and ends nothing else.
+fn contained_now(name: &'static str, work: impl FnOnce()) {
+    if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+        complain(name, &*panic);
+    }
+}
+
+fn complain(name: &'static str, panic: &(dyn Any + Send)) {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    let text = text
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    tracing::error!(
+        task = name,
+        "a task panicked and has ended; this is a defect, please report it: {text}"
+    );
 }
 
 /// Whether a task that a shard cannot do without may end by itself.
@@ -323,6 +335,7 @@ fn handle(shard: &Rc<Shard>, from: usize, call: Option<u32>, incoming: Incoming<
                 None => spawn("job", async move { reply.answer(Reply::Job(work.await)) }),
             }
         }
+        Request::Question(question) => contained_now("question", || question(shard, reply)),
         Request::Apply { image, delta } => shard.enqueue_change(image, delta, reply),
         Request::Connection(accepted) => {
             let shard = shard.clone();
