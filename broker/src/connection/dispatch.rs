@@ -16,9 +16,10 @@ use ringlog_net::{ApiKey, ErrorCode};
 
 use super::budget::Permit;
 use super::reader::SMALL_FRAME_BYTES;
-use super::signal::RaiseOnDrop;
+use super::to_its_end::ToItsEnd;
 use super::{Answer, Closing, Frame, Pipe, Slot};
 use crate::handlers::{self, RequestContext, SERVED, api_versions, produce};
+use crate::shard::runtime::{contained, spawn};
 
 /// Finished responses may wait for the socket up to this many bytes before further requests are started.
 const UNSENT_BYTES_MAX: usize = 1 << 20;
@@ -172,20 +173,16 @@ async fn handle(context: RequestContext, request: Request) -> Result<Response, C
     ) {
         return Ok(handlers::handle(&context, request).await);
     }
-    let api_key = context.api_key;
-    let answer: Rc<std::cell::RefCell<Option<Response>>> = Rc::default();
-    let done = Rc::new(super::Signal::default());
-    let task = {
-        let (answer, done) = (answer.clone(), RaiseOnDrop(done.clone()));
-        async move {
-            let response = handlers::handle(&context, request).await;
-            *answer.borrow_mut() = Some(response);
-            drop(done);
+    let (api_key, shard) = (context.api_key, context.shard.clone());
+    let work = async move { handlers::handle(&context, request).await };
+    let work = contained("request", work).boxed_local();
+    let response = ToItsEnd::new(work, move |rest| {
+        // A shard that has closed its engine, or lost a task that it needs, runs nothing any more.
+        if !shard.close.is_raised() && !shard.broken.is_raised() {
+            spawn("request", rest.map(drop));
         }
-    };
-    crate::shard::runtime::spawn("request", task);
-    done.wait().await;
-    let response = answer.borrow_mut().take();
+    });
+    let response = response.await;
     response.ok_or_else(|| {
         Closing::Protocol(format!(
             "the handler of {api_key} failed; the log above says how"

@@ -10,6 +10,7 @@ mod listen;
 mod reader;
 mod registry;
 pub mod signal;
+mod to_its_end;
 mod writer;
 
 use std::cell::{Cell, RefCell};

@@ -51,6 +51,7 @@ pub mod write_txn_markers;
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use futures_util::future::LocalBoxFuture;
 use ringlog_net::api::Served;
 use ringlog_net::request::{Request, Response};
 use ringlog_net::{ApiKey, Str};
@@ -83,13 +84,17 @@ macro_rules! serve {
         pub const SERVED: Served = Served::new(&[ApiKey::Produce, $(ApiKey::$api),*]);
 
         /// Answers a request of any served API but Produce, which the connection starts by itself to pipeline it.
-        pub async fn handle(context: &RequestContext, request: Request) -> Response {
+        ///
+        /// Each handler's future is as large as that API needs, not as the largest of all: it is moved with every request.
+        pub fn handle(context: &RequestContext, request: Request) -> LocalBoxFuture<'_, Response> {
             match request {
-                $(Request::$api(request) => Response::$api(Box::new($handler::handle(context, *request).await)),)*
-                Request::Produce(request) => {
+                $(Request::$api(request) => Box::pin(async move {
+                    Response::$api(Box::new($handler::handle(context, *request).await))
+                }),)*
+                Request::Produce(request) => Box::pin(async move {
                     let in_flight = produce::begin(context, *request).await;
                     Response::Produce(Box::new(in_flight.finish().await))
-                }
+                }),
                 // The connection checks `SERVED` before it decodes a request.
                 other => unreachable!("{} is not served", other.api_key()),
             }
