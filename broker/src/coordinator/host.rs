@@ -27,8 +27,6 @@ use crate::connection::signal::{Changed, Signal};
 use crate::shard::runtime::spawn;
 use crate::shard::{Log, Shard};
 
-mod writing;
-
 /// How long to wait after a failure before the state is loaded anew.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Events that may wait to be written before work that is due in steps pauses, and for how long it does.
