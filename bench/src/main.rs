@@ -47,7 +47,7 @@ enum What {
     Compare(CompareArgs),
     /// Measure groups, committed offsets and transactions
     Coordinator(CoordinatorArgs),
-    /// Measure what the disk and a bare send loop of this machine can do
+    /// Measure what the disk, a bare send loop and servers that only answer can do on this machine
     Device(DeviceArgs),
 }
 
@@ -545,9 +545,11 @@ fn keep(path: &Option<PathBuf>, text: impl FnOnce() -> String) -> bool {
 
 fn measure_device(args: &DeviceArgs) -> u8 {
     let patience = std::time::Duration::from_secs_f64(args.seconds.clamp(0.1, 600.0));
-    let measured =
-        probe::device(&args.folder, patience).and_then(|device| Ok((device, probe::send_loop()?)));
-    let (device, send) = match measured {
+    let measured = probe::device(&args.folder, patience).and_then(|device| {
+        let floor = probe::floor(&args.folder, patience)?;
+        Ok((device, probe::send_loop()?, floor))
+    });
+    let (device, send, floor) = match measured {
         Ok(figures) => figures,
         Err(error) => {
             eprintln!(
@@ -558,8 +560,8 @@ fn measure_device(args: &DeviceArgs) -> u8 {
         }
     };
     if args.json {
-        let both = serde_json::json!({ "device": device, "send_loop": send });
-        println!("{both:#}");
+        let all = serde_json::json!({ "device": device, "send_loop": send, "floor": floor });
+        println!("{all:#}");
         return SUCCESS;
     }
     for (what, summary) in [
@@ -579,5 +581,17 @@ fn measure_device(args: &DeviceArgs) -> u8 {
         "bare send loop: {:.0} MB/s, {:.3} CPU s per GB at the sender",
         send.mb_per_s, send.sender_s_per_gb
     );
+    for (what, server) in [
+        ("at once", &floor.echo),
+        ("after one durable write", &floor.durable),
+    ] {
+        println!(
+            "produce-2000's requests answered {what} by a bare loop: p50 {:.3}  p99 {:.3}  max {:.3} ms, {:.1} CPU µs per request at the loop",
+            server.latency.p50_ms,
+            server.latency.p99_ms,
+            server.latency.max_ms,
+            server.us_per_request
+        );
+    }
     SUCCESS
 }

@@ -1,4 +1,5 @@
-//! What the machine itself can do, measured in the same run as the brokers: durable writes of its disk, and a bare send loop.
+//! What the machine itself can do, measured in the same run as the brokers: durable writes of its disk, a bare send loop, and servers that only answer
+//! ([`floor`]).
 //!
 //! A broker's latency can only be judged beside the device it writes to, and its cost per byte beside the cheapest way to move
 //! bytes. Files are written before they are measured, since a disk's first write to an extent costs about twice as much.
@@ -13,6 +14,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::latency::{Latencies, Summary};
+pub use floor::{FloorFigures, floor};
+
+mod floor;
 
 /// Alignment that O_DIRECT asks for.
 const ALIGN: usize = 4096;
@@ -63,6 +67,10 @@ impl Aligned {
     fn get(&self) -> &[u8] {
         &self.bytes[self.start..self.start + self.len]
     }
+
+    fn get_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + self.len]
+    }
 }
 
 fn open(path: &Path, durable: bool) -> io::Result<File> {
@@ -80,8 +88,13 @@ fn open(path: &Path, durable: bool) -> io::Result<File> {
 
 /// Measures the disk under `folder`, spending about `patience` on each figure. Leaves no file behind.
 pub fn device(folder: &Path, patience: Duration) -> io::Result<DeviceFigures> {
+    with_file(folder, |path| measure(path, patience))
+}
+
+/// Measures with a file of its own under `folder`, and removes it.
+fn with_file<T>(folder: &Path, measure: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let path = folder.join(format!("ringlog-bench-probe-{}", std::process::id()));
-    let figures = measure(&path, patience);
+    let figures = measure(&path);
     let removed = std::fs::remove_file(&path);
     let figures = figures?;
     removed?;

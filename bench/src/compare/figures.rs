@@ -3,6 +3,7 @@
 use super::plan::{Goal, Metric};
 use super::statistics::{Ratio, Spread, ratio, spread};
 use super::{Cell, Comparison};
+use crate::probe::{DeviceFigures, FloorFigures};
 use crate::results::number;
 
 /// A figure of every peer, and how the first compares with the second.
@@ -38,15 +39,60 @@ fn device_p50(found: &Comparison) -> Option<f64> {
     .map(|s| s.median)
 }
 
-fn send_cost(found: &Comparison) -> Option<f64> {
-    spread(
-        &found
-            .send_loop
-            .iter()
-            .map(|send| send.sender_s_per_gb)
-            .collect::<Vec<_>>(),
-    )
-    .map(|s| s.median)
+fn send_cost(found: &Comparison) -> Option<Spread> {
+    let costs = found.send_loop.iter().map(|send| send.sender_s_per_gb);
+    spread(&costs.collect::<Vec<_>>())
+}
+
+/// What the machine itself does: what was measured, and its spread over the rounds.
+pub fn machine_rows(found: &Comparison) -> Vec<(&'static str, Option<Spread>)> {
+    let device = |pick: fn(&DeviceFigures) -> f64| {
+        spread(&found.device.iter().map(pick).collect::<Vec<_>>())
+    };
+    let floor =
+        |pick: fn(&FloorFigures) -> f64| spread(&found.floor.iter().map(pick).collect::<Vec<_>>());
+    let rows = [
+        (
+            "4 KiB durable write (O_DIRECT, O_DSYNC), p50 ms",
+            device(|d| d.durable_4k.p50_ms),
+        ),
+        ("the same, p99 ms", device(|d| d.durable_4k.p99_ms)),
+        (
+            "4 KiB direct write, not flushed, p50 ms",
+            device(|d| d.direct_4k.p50_ms),
+        ),
+        (
+            "1 MiB durable writes, four at a time, MB/s",
+            device(|d| d.durable_1m_mb_per_s),
+        ),
+        (
+            "1 MiB direct writes, four at a time, MB/s",
+            device(|d| d.direct_1m_mb_per_s),
+        ),
+        (
+            "bare send loop over loopback, sender's CPU s per GB",
+            send_cost(found),
+        ),
+        (
+            "produce-2000's requests answered at once by a bare loop, p50 ms",
+            floor(|f| f.echo.latency.p50_ms),
+        ),
+        ("the same, p99 ms", floor(|f| f.echo.latency.p99_ms)),
+        (
+            "the same, the loop's CPU µs per request",
+            floor(|f| f.echo.us_per_request),
+        ),
+        (
+            "produce-2000's requests answered after one durable write by a bare loop, p50 ms",
+            floor(|f| f.durable.latency.p50_ms),
+        ),
+        ("the same, p99 ms", floor(|f| f.durable.latency.p99_ms)),
+        (
+            "the same, the loop's CPU µs per request",
+            floor(|f| f.durable.us_per_request),
+        ),
+    ];
+    rows.into()
 }
 
 /// A metric's values of one peer, one per round in which it was measured without failing, with the round.
@@ -147,7 +193,7 @@ fn judge(
         );
     }
     if let Some(times) = goal.send_loop_times {
-        let limit = send_cost(found).map(|cost| cost * times);
+        let limit = send_cost(found).map(|cost| cost.median * times);
         let holds = subject.zip(limit).map(|(value, limit)| value <= limit);
         judge(
             format!(

@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::environment::Environment;
-use crate::probe::{self, DeviceFigures, SendFigures};
+use crate::probe::{self, DeviceFigures, FloorFigures, SendFigures};
 use crate::results::Outcome;
 use crate::run::{self, RunError, RunOptions};
 use crate::workload::{Rate, Workload};
@@ -30,7 +30,7 @@ use plan::{Metric, Plan};
 const PORTS_PER_PEER: u16 = 10;
 /// The shipped peers remove deleted topics after a second.
 const TOPICS_GO_WITHIN: Duration = Duration::from_secs(3);
-/// Time per figure of the device.
+/// Time per figure of the device, and per bare server.
 const DEVICE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How to compare.
@@ -89,6 +89,8 @@ pub struct Comparison {
     pub device: Vec<DeviceFigures>,
     /// The bare send loop, before each round.
     pub send_loop: Vec<SendFigures>,
+    /// Servers that only answer, before each round.
+    pub floor: Vec<FloorFigures>,
     /// Starting, idling and crashing, per peer.
     pub lives: Vec<Life>,
     /// All runs, in the order they happened.
@@ -154,6 +156,7 @@ pub fn compare(
         client: crate::results::CLIENT.to_string(),
         device: Vec::new(),
         send_loop: Vec::new(),
+        floor: Vec::new(),
         lives: Vec::new(),
         cells: Vec::new(),
         problems: Vec::new(),
@@ -201,18 +204,7 @@ fn steps(
         }
     }
     for round in 1..=options.rounds {
-        match probe::device(work, DEVICE_PATIENCE) {
-            Ok(figures) => found.device.push(figures),
-            Err(error) => found
-                .problems
-                .push(format!("the device could not be measured: {error}")),
-        }
-        match probe::send_loop() {
-            Ok(figures) => found.send_loop.push(figures),
-            Err(error) => found
-                .problems
-                .push(format!("the send loop could not be measured: {error}")),
-        }
+        measure_machine(work, found);
         for entry in 0..options.plan.entries.len() {
             let mut order: Vec<usize> = (0..peers.len()).collect();
             if round % 2 == 0 {
@@ -228,6 +220,27 @@ fn steps(
         }
     }
     Ok(())
+}
+
+fn measure_machine(work: &std::path::Path, found: &mut Comparison) {
+    match probe::device(work, DEVICE_PATIENCE) {
+        Ok(figures) => found.device.push(figures),
+        Err(error) => found
+            .problems
+            .push(format!("the device could not be measured: {error}")),
+    }
+    match probe::send_loop() {
+        Ok(figures) => found.send_loop.push(figures),
+        Err(error) => found
+            .problems
+            .push(format!("the send loop could not be measured: {error}")),
+    }
+    match probe::floor(work, DEVICE_PATIENCE) {
+        Ok(figures) => found.floor.push(figures),
+        Err(error) => found
+            .problems
+            .push(format!("bare servers could not be measured: {error}")),
+    }
 }
 
 /// Lets the machine come to rest, so that a peer pays for its own writes only: topics of the run before are removed, and what a page cache still holds is

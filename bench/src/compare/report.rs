@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::Comparison;
-use super::figures::{Judgement, Row, life_rows, row, rows};
-use super::statistics::{Ratio, Spread, spread};
+use super::figures::{Judgement, Row, life_rows, machine_rows, row, rows};
+use super::statistics::{Ratio, Spread};
 use crate::results::number;
 
 /// The report. `command` is what gives it again.
@@ -103,49 +103,15 @@ fn ratio_text(ratio: Option<Ratio>) -> String {
 }
 
 fn probes(found: &Comparison, out: &mut String) -> std::fmt::Result {
-    let of = |pick: &dyn Fn(&crate::probe::DeviceFigures) -> f64| {
-        ranged(spread(&found.device.iter().map(pick).collect::<Vec<_>>()))
-    };
-    if !found.device.is_empty() {
-        writeln!(out, "## The machine itself, measured in the same run\n")?;
-        writeln!(out, "| what | |\n|---|---|")?;
-        writeln!(
-            out,
-            "| 4 KiB durable write (O_DIRECT, O_DSYNC), p50 ms | {} |",
-            of(&|d| d.durable_4k.p50_ms)
-        )?;
-        writeln!(
-            out,
-            "| the same, p99 ms | {} |",
-            of(&|d| d.durable_4k.p99_ms)
-        )?;
-        writeln!(
-            out,
-            "| 4 KiB direct write, not flushed, p50 ms | {} |",
-            of(&|d| d.direct_4k.p50_ms)
-        )?;
-        writeln!(
-            out,
-            "| 1 MiB durable writes, four at a time, MB/s | {} |",
-            of(&|d| d.durable_1m_mb_per_s)
-        )?;
-        writeln!(
-            out,
-            "| 1 MiB direct writes, four at a time, MB/s | {} |",
-            of(&|d| d.direct_1m_mb_per_s)
-        )?;
-        let sends: Vec<f64> = found
-            .send_loop
-            .iter()
-            .map(|send| send.sender_s_per_gb)
-            .collect();
-        writeln!(
-            out,
-            "| bare send loop over loopback, sender's CPU s per GB | {} |\n",
-            ranged(spread(&sends))
-        )?;
+    if found.device.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    writeln!(out, "## The machine itself, measured in the same run\n")?;
+    writeln!(out, "| what | |\n|---|---|")?;
+    for (what, side) in machine_rows(found) {
+        writeln!(out, "| {what} | {} |", ranged(side))?;
+    }
+    writeln!(out)
 }
 
 fn verdict_text(verdict: &[Judgement]) -> String {

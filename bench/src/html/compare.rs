@@ -4,8 +4,8 @@ use super::curves::{Side, charts};
 use super::intervals::{Interval, intervals};
 use super::{Page, Tone, badge, escape};
 use crate::compare::Comparison;
-use crate::compare::figures::{Row, life_rows, row, rows};
-use crate::compare::statistics::{Ratio, Spread, spread};
+use crate::compare::figures::{Row, life_rows, machine_rows, row, rows};
+use crate::compare::statistics::{Ratio, Spread};
 use crate::results::number;
 
 /// The report. `command` is what gives it again.
@@ -237,40 +237,9 @@ fn machine(page: &mut Page, found: &Comparison) {
     }
     page.section("The machine itself", "");
     page.text("Measured before each round of the same run: a latency means nothing without the device under it.");
-    let of = |pick: fn(&crate::probe::DeviceFigures) -> f64| {
-        side(spread(&found.device.iter().map(pick).collect::<Vec<_>>()))
-    };
-    let sends: Vec<f64> = found
-        .send_loop
-        .iter()
-        .map(|send| send.sender_s_per_gb)
-        .collect();
-    let rows = [
-        (
-            "4 KiB durable write (O_DIRECT, O_DSYNC), p50 ms",
-            of(|d| d.durable_4k.p50_ms),
-        ),
-        ("the same, p99 ms", of(|d| d.durable_4k.p99_ms)),
-        (
-            "4 KiB direct write, not flushed, p50 ms",
-            of(|d| d.direct_4k.p50_ms),
-        ),
-        (
-            "1 MiB durable writes, four at a time, MB/s",
-            of(|d| d.durable_1m_mb_per_s),
-        ),
-        (
-            "1 MiB direct writes, four at a time, MB/s",
-            of(|d| d.direct_1m_mb_per_s),
-        ),
-        (
-            "bare send loop, sender's CPU s per GB",
-            side(spread(&sends)),
-        ),
-    ];
+    let rows = machine_rows(found).into_iter();
     let rows: Vec<Vec<String>> = rows
-        .into_iter()
-        .map(|(what, value)| vec![escape(what), value])
+        .map(|(what, spread)| vec![escape(what), side(spread)])
         .collect();
     page.table(
         "The machine itself",
@@ -397,6 +366,7 @@ mod tests {
             client: "client".into(),
             device: Vec::new(),
             send_loop: Vec::new(),
+            floor: Vec::new(),
             lives: vec![life],
             cells: Vec::new(),
             problems: vec!["<b>no disk</b>".into()],
