@@ -216,7 +216,8 @@ impl Broker {
         advertised: Vec<Listener>,
     ) -> Result<Self, String> {
         let shards = match config.shards {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            // One core is left to what else there is: the kernel's side of disks and network, and clients on the same machine.
+            0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1)),
             count => count,
         };
         let descriptors = Descriptors::share(descriptors, shards);

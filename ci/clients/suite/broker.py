@@ -38,7 +38,7 @@ class Ringlog:
         if not os.access(self.program, os.X_OK):
             raise CannotStart(f"{self.program} is not there: run `cargo build --release` first")
         command = [self.program, "start"]
-        for override in (f"listeners=PLAINTEXT://{self.bootstrap}", f"http.listener=127.0.0.1:{self.http_port}", f"log.dirs={self.data}", *self.overrides):
+        for override in (f"listeners=PLAINTEXT://{self.bootstrap}", f"http.listener=127.0.0.1:{self.http_port}", f"log.dirs={self.data}", "shards=2", *self.overrides):
             command += ["--override", override]
         self.directory.mkdir(parents=True, exist_ok=True)
         with open(self.directory / "broker.log", "ab") as log:
