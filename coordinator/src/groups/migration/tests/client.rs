@@ -47,6 +47,8 @@ pub(super) struct Client {
     pub(super) owned: Owned,
     /// What it is to read from, when it has given up the rest.
     pub(super) told: Option<Owned>,
+    /// Of the consumer protocol: it cannot know what has become of its last heartbeat.
+    pub(super) unsure: bool,
     /// It watches the topics, of which there were so many partitions when it joined.
     pub(super) leads: Option<i32>,
     /// Members and what they said, if it leads and is to assign.
@@ -73,6 +75,7 @@ impl Client {
         self.phase = Phase::Outside;
         self.owned.clear();
         self.told = None;
+        self.unsure = false;
         self.led.clear();
         self.leads = None;
         self.passed_by = false;
@@ -181,7 +184,9 @@ impl Client {
                 topic_id: topics.topic_by_name(&topic).expect("a topic").0,
                 partitions,
             });
-        let full = full || self.generation == 0;
+        // Only a heartbeat that says everything is told again what the lost answer told: an epoch that has come meanwhile brings no assignment along. So consumers
+        // forget what they have said whenever a heartbeat fails (in Java: `resetHeartbeatState`).
+        let full = full || self.unsure || self.generation == 0;
         ConsumerGroupHeartbeatRequest {
             group_id: "g".into(),
             member_id: self.member_id.clone(),
@@ -195,6 +200,7 @@ impl Client {
     }
 
     pub(super) fn on_beaten(&mut self, response: &ConsumerGroupHeartbeatResponse, topics: &Topics) {
+        self.unsure = false;
         match response.error_code {
             ErrorCode::NONE => {
                 self.generation = response.member_epoch;

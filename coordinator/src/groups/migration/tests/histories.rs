@@ -124,7 +124,9 @@ impl Model {
         let client = &mut self.clients[number];
         let request = client.beat_request(&self.world.topics, full);
         let response = self.world.beat(&request);
-        if !answer_lost {
+        if answer_lost {
+            client.unsure = true;
+        } else {
             client.on_beaten(&response, &self.world.topics);
         }
     }
@@ -302,6 +304,43 @@ fn is_told(world: &World, client: &Client, generation: i32) -> bool {
     )
 }
 
+/// Lets a history happen, and then everything calm down, twice.
+fn run(actions: &[Action], policy: MigrationPolicy, cooperates: bool, interval_ms: i32) {
+    let mut model = Model::new(policy, cooperates, interval_ms);
+    for action in actions {
+        model.act(action);
+    }
+    model.calm_down();
+    model.check_converged(policy);
+    model.act(&Action::Failover);
+    model.calm_down();
+    model.check_converged(policy);
+    model.fall_silent();
+}
+
+#[test]
+fn a_consumer_that_missed_its_new_partition_is_told_again() {
+    let consumer = |client| Action::Restart {
+        client,
+        is_classic: false,
+        leaves: false,
+    };
+    let actions = [
+        consumer(3),
+        consumer(0),
+        consumer(2),
+        Action::Settle(2),
+        Action::Grow,
+        // This moves it to an epoch in which the new partition is its own, and nothing changes any more.
+        Action::Step {
+            client: 0,
+            answer_lost: true,
+            full: false,
+        },
+    ];
+    run(&actions, MigrationPolicy::Bidirectional, false, 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
@@ -317,15 +356,6 @@ proptest! {
         } else {
             MigrationPolicy::Bidirectional
         };
-        let mut model = Model::new(policy, cooperates, interval_ms);
-        for action in &actions {
-            model.act(action);
-        }
-        model.calm_down();
-        model.check_converged(policy);
-        model.act(&Action::Failover);
-        model.calm_down();
-        model.check_converged(policy);
-        model.fall_silent();
+        run(&actions, policy, cooperates, interval_ms);
     }
 }
