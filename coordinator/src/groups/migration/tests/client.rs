@@ -51,6 +51,9 @@ pub(super) struct Client {
     pub(super) unsure: bool,
     /// It watches the topics, of which there were so many partitions when it joined.
     pub(super) leads: Option<i32>,
+    /// It leads, and was told that the assignment is there already (KIP-814): it takes what it sees of the topics for what was assigned, as Java's
+    /// `onLeaderElected` does, and misses what has grown while it was away.
+    pub(super) excused: bool,
     /// Members and what they said, if it leads and is to assign.
     pub(super) led: Vec<(Str, Bytes)>,
     /// A classic group went on without it.
@@ -78,6 +81,7 @@ impl Client {
         self.unsure = false;
         self.led.clear();
         self.leads = None;
+        self.excused = false;
         self.passed_by = false;
     }
 
@@ -107,6 +111,7 @@ impl Client {
                 self.passed_by = false;
                 let leads = response.leader == self.member_id;
                 self.leads = leads.then_some(topics.red);
+                self.excused = leads && response.skip_assignment;
                 let assigns = leads && !response.skip_assignment;
                 let members = response.members.into_iter().filter(|_| assigns);
                 self.led = members
