@@ -214,6 +214,11 @@ impl ConsumerGroup {
         self.owners.get(&(*topic, partition))
     }
 
+    /// Whether topics may differ from those that the epoch is for.
+    pub(in crate::groups) fn must_look_at_topics(&self) -> bool {
+        self.metadata_stale
+    }
+
     /// The hash of the subscribed topics as they are now.
     pub(super) fn current_hash(&self, topics: &dyn TopicView) -> i64 {
         if self.expressions.is_empty() {

@@ -41,7 +41,9 @@ impl ConsumerGroup {
 
     fn is_settled(&self) -> bool {
         let (epoch, target_epoch) = (self.epoch(), self.target_epoch());
-        epoch == target_epoch && self.members().all(|member| member.is_reconciled_to(epoch))
+        epoch == target_epoch
+            && !self.must_look_at_topics()
+            && self.members().all(|member| member.is_reconciled_to(epoch))
     }
 
     /// The classic group of the members that are left; none if they have no protocol in common, which does not happen.
@@ -164,16 +166,20 @@ impl GroupCoordinator {
     ) -> bool {
         let now = caller.now;
         let group = self.consumer_group(&request.group_id);
-        let Some(group) = group.filter(|group| group.is_classic_after(joining, &self.config))
-        else {
+        if !group.is_some_and(|group| group.is_classic_after(joining, &self.config)) {
             return false;
-        };
+        }
         if !self.config.consumer.migration_policy.downgrades() {
             out.notices.push(no_downgrade(&request.group_id));
             return false;
         }
-        let mut records = group.tombstones();
-        let mut group = group.clone();
+        // What it has yet to hear of its topics counts as well: whoever leads it afterwards knows them only as they are then.
+        let copied = self.with_consumer(&request.group_id, |group, _| {
+            (group.tombstones(), group.clone())
+        });
+        let Some((mut records, mut group)) = copied else {
+            return false;
+        };
         let mut unwritten = Vec::new();
         let config = &self.config.consumer;
         let changed = group.enter_classic(joining, now, config, topics, &mut unwritten);

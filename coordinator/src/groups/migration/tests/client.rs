@@ -47,8 +47,13 @@ pub(super) struct Client {
     pub(super) owned: Owned,
     /// What it is to read from, when it has given up the rest.
     pub(super) told: Option<Owned>,
+    /// Of the consumer protocol: it cannot know what has become of its last heartbeat.
+    pub(super) unsure: bool,
     /// It watches the topics, of which there were so many partitions when it joined.
     pub(super) leads: Option<i32>,
+    /// It leads, and was told that the assignment is there already (KIP-814): it takes what it sees of the topics for what was assigned, as Java's
+    /// `onLeaderElected` does, and misses what has grown while it was away.
+    pub(super) excused: bool,
     /// Members and what they said, if it leads and is to assign.
     pub(super) led: Vec<(Str, Bytes)>,
     /// A classic group went on without it.
@@ -73,8 +78,10 @@ impl Client {
         self.phase = Phase::Outside;
         self.owned.clear();
         self.told = None;
+        self.unsure = false;
         self.led.clear();
         self.leads = None;
+        self.excused = false;
         self.passed_by = false;
     }
 
@@ -104,6 +111,7 @@ impl Client {
                 self.passed_by = false;
                 let leads = response.leader == self.member_id;
                 self.leads = leads.then_some(topics.red);
+                self.excused = leads && response.skip_assignment;
                 let assigns = leads && !response.skip_assignment;
                 let members = response.members.into_iter().filter(|_| assigns);
                 self.led = members
@@ -181,7 +189,9 @@ impl Client {
                 topic_id: topics.topic_by_name(&topic).expect("a topic").0,
                 partitions,
             });
-        let full = full || self.generation == 0;
+        // Only a heartbeat that says everything is told again what the lost answer told: an epoch that has come meanwhile brings no assignment along. So consumers
+        // forget what they have said whenever a heartbeat fails (in Java: `resetHeartbeatState`).
+        let full = full || self.unsure || self.generation == 0;
         ConsumerGroupHeartbeatRequest {
             group_id: "g".into(),
             member_id: self.member_id.clone(),
@@ -195,6 +205,7 @@ impl Client {
     }
 
     pub(super) fn on_beaten(&mut self, response: &ConsumerGroupHeartbeatResponse, topics: &Topics) {
+        self.unsure = false;
         match response.error_code {
             ErrorCode::NONE => {
                 self.generation = response.member_epoch;

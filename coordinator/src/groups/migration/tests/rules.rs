@@ -418,6 +418,34 @@ fn a_static_member_comes_back_with_the_other_protocol() {
 }
 
 #[test]
+fn a_static_member_that_comes_back_assigns_what_its_topic_has_got_meanwhile() {
+    for is_seen in [true, false] {
+        let (mut world, _) = classic_group(MigrationPolicy::Bidirectional, Some("i"));
+        let upgrading = ConsumerGroupHeartbeatRequest {
+            instance_id: Some("i".into()),
+            ..consumer("c")
+        };
+        assert_eq!(world.beat(&upgrading).error_code, ErrorCode::NONE);
+        let before = world.topics.clone();
+        world.grow_red();
+        let grown = world.topics.clone();
+        // A request may come with older metadata than the coordinator was told of.
+        if !is_seen {
+            world.topics = before;
+        }
+        let mut again = classic_client(Some("i"));
+        let token = world.join(JOIN_VERSION, again.join_request());
+        world.topics = grown;
+        world.advance(0);
+        again.on_joined(world.joined(token), &world.topics);
+        assert_eq!((again.leads, again.excused), (Some(4), false), "{is_seen}");
+        settle(&mut world, &mut again);
+        assert_eq!(again.owned.len(), 4);
+        world.restart();
+    }
+}
+
+#[test]
 fn members_of_the_classic_protocol_commit_in_their_generation() {
     let (mut world, client) = mixed_group(MigrationPolicy::Bidirectional);
     let mut commit = |generation: i32| {
