@@ -74,6 +74,10 @@ fn server(medium: Option<Medium>, window: Duration) -> io::Result<ServerFigures>
     let answer = answer()?;
     let thread = std::thread::spawn(move || serve(&listener, &answer, medium));
     let driven = drive(address, window);
+    if driven.is_err() {
+        // It may not have come to a connection, which the other thread waits for.
+        drop(std::net::TcpStream::connect(address));
+    }
     let served = thread
         .join()
         .map_err(|_| io::Error::other("the answering thread failed"))??;

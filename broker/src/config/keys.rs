@@ -209,7 +209,7 @@ pub const BROKER: &[Key] = &[
     key("memory.request.bytes", BYTES, "67108864", ReadOnly, Medium, "Most bytes of requests held in memory, shared among the shards; further ones stay in their sockets."),
     key("memory.response.bytes", BYTES, "134217728", ReadOnly, Medium, "Most bytes of fetched batches held until their responses are sent, shared among the shards; when little is left, fetches are answered with less."),
     key("memory.tail.cache.bytes", BYTES, "134217728", ReadOnly, High, "Most bytes of recent batches held in memory, shared among the shards; up to a quarter more is kept for those to come."),
-    key("shards", INT_0, "0", ReadOnly, High, "Threads that own partitions, and do all work for them; 0: one for each core, or as the cgroup's quota allows, but one core is left to the kernel and to others."),
+    key("shards", INT_0, "0", ReadOnly, High, "Threads that own partitions, and do all work for them; 0: one for each core, or as the cgroup's quota allows, but one core is left to the kernel and to others; at least one."),
     key("shard.mailbox.slots", Kind::Int { min: 8, max: 65_536, }, "1024", ReadOnly, Low, "Messages a shard's mailbox holds; senders wait while it is full."),
 ];
 
