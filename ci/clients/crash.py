@@ -219,6 +219,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--program", default=ROOT / "target/release/ringlog", help="the ringlog to start")
+    parser.add_argument("--shards", type=int, default=2, help="how many shards the ringlog has")
     parser.add_argument("--against", choices=["ringlog", "kafka"], default="ringlog")
     parser.add_argument("--rest", type=float, default=0, metavar="SECONDS", help="how long the broker stays dead; without, it is started at once")
     parser.add_argument("--keep", action="store_true", help="keep the data and the broker's log also when every round passes")
@@ -226,7 +227,7 @@ def main():
     work = ROOT / "target/clients"
     work.mkdir(parents=True, exist_ok=True)
     directory = pathlib.Path(tempfile.mkdtemp(prefix="crash-", dir=work))
-    broker = Ringlog(options.program, directory) if options.against == "ringlog" else Kafka(directory)
+    broker = Ringlog(options.program, directory, [f"shards={options.shards}"]) if options.against == "ringlog" else Kafka(directory)
     print(f"seed {options.seed}; data and logs in {directory.relative_to(ROOT)}", flush=True)
     passed, failed, kept, random_numbers = 0, 0, [], random.Random(options.seed)
     try:

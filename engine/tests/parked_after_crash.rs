@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{Either, join_all, select};
 use ringlog_engine::batch::{BatchBuilder, ProduceRules, assign, batches};
 use ringlog_engine::config::{EngineConfig, LogConfig};
 use ringlog_engine::disk::sim::{Fault, FaultKind, Operation, SimDisk};
@@ -436,6 +436,41 @@ fn it_does_not_block_the_journal() {
             .chain([(3, 1500)])
             .collect(),
     );
+}
+
+#[test]
+fn who_waits_for_the_journal_is_told_that_a_disk_is_full() {
+    let (done, disk) = live(&crashed(), None, |env| async move {
+        let engine = open(&env, config()).await;
+        let busy = make(&engine, 3).await;
+        // One log has no space for what is parked of it, and so holds the journal's first file.
+        let full = Fault::always(FaultKind::OutOfSpace, Operation::Resize, "/t0-0/");
+        env.disk().inject(full);
+        let putting = async {
+            for number in 0..1500 {
+                let put = busy.append(batch(3, number), &rules(), 1).await;
+                if let Err(error) = put {
+                    return error.to_string();
+                }
+            }
+            panic!("the journal had room for everything");
+        };
+        let patience = env.sleep(Duration::from_secs(600));
+        let told = match select(std::pin::pin!(putting), std::pin::pin!(patience)).await {
+            Either::Left((told, _)) => told,
+            Either::Right(_) => panic!("nobody was told"),
+        };
+        assert!(told.contains("space"), "{told}");
+        env.disk().clear_faults();
+        let end = busy.log_end_offset();
+        assert!(end < 1500);
+        while busy.append(batch(3, end), &rules(), 1).await.is_err() {
+            env.sleep(Duration::from_secs(1)).await;
+        }
+        engine.shutdown_clean().await.expect("stopped");
+    });
+    done.expect("done");
+    check(&disk, (0..LOGS).map(|log| (log, BATCHES)).collect());
 }
 
 #[test]

@@ -33,6 +33,9 @@ const AGAIN_AFTER: Duration = Duration::from_millis(500);
 const STEPS_AHEAD_MAX: usize = 64;
 const BETWEEN_STEPS: Duration = Duration::from_millis(1);
 
+/// Happenings that wait for a state to be loaded, at most.
+const UNTIL_LOADED_MAX: usize = 1024;
+
 /// Who asks, as it travels between shards.
 #[derive(Clone, Debug)]
 pub struct Asker {
@@ -291,13 +294,17 @@ impl<M: Machine> Host<M> {
         }
     }
 
-    /// As [`Self::happen`], for what cannot be seen of the world afterwards: while the state is being loaded it waits.
+    /// As [`Self::happen`], for what cannot be seen of the world afterwards: while the state is being loaded it waits. What comes when [`UNTIL_LOADED_MAX`] wait, because
+    /// the log cannot be read for long, is forgotten.
     pub fn happen_once_loaded(
         self: &Rc<Self>,
         act: impl FnOnce(&mut M, Now, &mut Output<M>) + 'static,
     ) {
         if matches!(*self.phase.borrow(), Phase::Loading) {
-            self.until_loaded.borrow_mut().push(Box::new(act));
+            let mut waiting = self.until_loaded.borrow_mut();
+            if waiting.len() < UNTIL_LOADED_MAX {
+                waiting.push(Box::new(act));
+            }
         } else {
             self.happen(act);
         }

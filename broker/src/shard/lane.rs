@@ -49,9 +49,9 @@ impl Shard {
         if lane.spent_us.get() < SLICE_US {
             return;
         }
-        self.metrics.append_pauses.add(1);
         // A task that only wakes itself is run many times before the runtime looks at the ring again; a timer makes it look.
         self.environment.sleep(PAUSE).await;
+        self.metrics.append_pauses.add(1);
         lane.spent_us.set(0);
     }
 

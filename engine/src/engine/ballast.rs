@@ -24,8 +24,10 @@ const STEPS: u64 = 8;
 pub(crate) fn is_full(error: &io::Error) -> bool {
     const ENOSPC: i32 = 28;
     const EDQUOT: i32 = 122;
-    error.kind() == io::ErrorKind::StorageFull
-        || matches!(os_error_of(error), Some(ENOSPC | EDQUOT))
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    ) || matches!(os_error_of(error), Some(ENOSPC | EDQUOT))
 }
 
 /// Whether an operation failed for want of something that may come back by itself: space, or descriptors.

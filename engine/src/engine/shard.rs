@@ -60,7 +60,7 @@ pub(crate) struct Shard<E: Environment> {
     /// Batches that the start left in the journal, and those of them that have come into a tail since.
     parked: Cell<u64>,
     settled: Cell<u64>,
-    /// Logs that bring in what is parked, so many at a time, each in one of these; and how many have come.
+    /// Logs that bring in what is parked, so many at a time, each in one of these; and how many have found none of them free.
     settling: [Turnstile; SETTLING_MAX],
     settlings: Cell<usize>,
     /// Names, numbers and leavers of the logs.
@@ -343,6 +343,9 @@ impl<E: Environment> Shard<E> {
 
     /// Where a log gets its turn to bring in what is parked.
     pub fn settling_lane(&self) -> &Turnstile {
+        if let Some(free) = self.settling.iter().find(|lane| lane.is_free()) {
+            return free;
+        }
         let count = self.settlings.get();
         self.settlings.set(count.wrapping_add(1));
         &self.settling[count % SETTLING_MAX]

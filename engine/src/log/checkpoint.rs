@@ -73,7 +73,11 @@ impl<E: Environment> Log<E> {
     /// files have to wait for space or descriptors. With `seal`, the active segment gets its exact size and complete indexes too: a clean stop.
     pub(crate) async fn checkpoint(&self, seal: bool) -> Option<Checkpointed> {
         if let Err(error) = self.settle().await {
-            if self.check_online().is_ok() {
+            let error = error.into_io();
+            if may_pass(&error) {
+                // Whoever waits for room in the journal has to be told.
+                self.shard.note_shortage(&error);
+            } else if self.check_online().is_ok() {
                 tracing::warn!(log = %self.topic_partition, "its checkpoint has to wait: {error}");
             }
             return None;

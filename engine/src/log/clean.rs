@@ -20,7 +20,7 @@ use crate::engine::ballast::may_pass;
 use crate::engine::cleaner::Work;
 use crate::environment::Environment;
 use crate::index::{AbortedTransaction, OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
-use crate::log::{LogError, ReadError};
+use crate::log::ReadError;
 use crate::segment::SEGMENT_BYTES_LIMIT;
 use crate::wait::yield_now;
 
@@ -50,12 +50,9 @@ impl From<io::Error> for CleanFailure {
 
 impl From<ReadError> for CleanFailure {
     fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Log(LogError::Storage {
-                may_pass: Some(kind),
-                ..
-            }) => Self::Short(io::Error::new(kind, error)),
-            _ => Self::Uncleanable(error.to_string()),
+        match error.may_pass() {
+            Some(_) => Self::Short(error.into_io()),
+            None => Self::Uncleanable(error.to_string()),
         }
     }
 }

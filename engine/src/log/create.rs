@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::flush::{FlushState, Place};
 use super::stable::note_event;
 use super::tail::Tail;
-use super::{AppendError, Log, LogState, Presence, TopicId, TopicPartition};
+use super::{AppendError, Log, LogState, Presence, ReadError, TopicId, TopicPartition};
 use crate::batch::BatchHeader;
 use crate::checkpoint::{PARTITION_METADATA_FILE, PartitionMetadata};
 use crate::config::LogConfig;
@@ -145,7 +145,7 @@ impl<E: Environment> Log<E> {
 
     async fn make_room_in_segment(&self, header: &BatchHeader, length: usize) -> io::Result<()> {
         self.materialize().await?;
-        self.warm_up().await.map_err(io::Error::other)?;
+        self.warm_up().await.map_err(ReadError::into_io)?;
         let (roll, base_offset) = {
             let state = self.state.borrow();
             let header = header.assigned(

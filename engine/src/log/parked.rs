@@ -64,13 +64,27 @@ impl ParkedBatch {
         parts.map(|part| self.entry + part.start as u64..self.entry + part.end as u64)
     }
 
-    /// The blocks of the file that hold all of it.
-    fn span(&self) -> Range<u64> {
-        let body = self.body();
-        let parts = || body.iter().filter(|part| !part.is_empty());
-        let start = parts().map(|part| part.start).min().unwrap_or(self.entry);
-        let end = parts().map(|part| part.end).max().unwrap_or(self.entry);
-        round_down(start as usize) as u64..round_up(end as usize) as u64
+    /// The blocks of the file that hold all of it: one range, or two where what is staged lies far from the whole blocks.
+    fn spans(&self) -> (Range<u64>, Option<Range<u64>>) {
+        let blocks_of = |part: Range<u64>| {
+            round_down(part.start as usize) as u64..round_up(part.end as usize) as u64
+        };
+        let [head, whole, tail] = self.body();
+        let (staged, whole) = (blocks_of(head.start..tail.end), blocks_of(whole));
+        if whole.is_empty() {
+            return (staged, None);
+        }
+        if staged.is_empty() {
+            return (whole, None);
+        }
+        let (first, second) = match staged.start <= whole.start {
+            true => (staged, whole),
+            false => (whole, staged),
+        };
+        match second.start <= first.end + READ_GAP_BYTES {
+            true => (first.start..first.end.max(second.end), None),
+            false => (first, Some(second)),
+        }
     }
 }
 
@@ -175,10 +189,10 @@ impl<E: Environment> Log<E> {
     }
 
     async fn settle_parked(&self) -> Result<(), ReadError> {
-        let _turn = self.settling.enter().await;
+        // Who is before it may wait for what only the deletion of this log, or of that one, gives back.
+        let _turn = self.while_open(self.settling.enter()).await?;
         self.reserve_parked().await?;
-        let _lane = self.shard.settling_lane().enter().await;
-        self.check_online()?;
+        let _lane = self.while_open(self.shard.settling_lane().enter()).await?;
         let (files, runs) = {
             let state = self.state.borrow();
             let Some(parked) = &state.parked else {
@@ -186,21 +200,25 @@ impl<E: Environment> Log<E> {
             };
             (parked.files.clone(), runs_of(&parked.batches))
         };
-        let reads = runs.into_iter().map(|(run, span)| {
-            let file = files[run[0].file as usize].clone();
+        let reads = runs.into_iter().map(|run| {
+            let file = files[run.batches[0].file as usize].clone();
             async move {
-                let length = (span.end - span.start) as usize;
-                let buffer = self.shard.pool.buffer(length);
-                let read = file.read_at(span.start, buffer, length).await;
-                read.map(|(buffer, _)| (run, span.start, buffer))
+                let mut pieces = Vec::with_capacity(run.spans.len());
+                for span in run.spans {
+                    let length = (span.end - span.start) as usize;
+                    let buffer = self.shard.pool.buffer(length);
+                    let (buffer, _) = file.read_at(span.start, buffer, length).await?;
+                    pieces.push((span.start, buffer));
+                }
+                io::Result::Ok((run.batches, pieces))
             }
         });
         let mut reads = stream::iter(reads).buffered(READ_DEPTH);
         while let Some(read) = reads.next().await {
             self.check_online()?;
-            let (run, start, buffer) = read.map_err(|error| self.journal_unreadable(&error))?;
-            for batch in run {
-                self.unpark(&batch, start, &buffer).await?;
+            let (batches, pieces) = read.map_err(|error| self.journal_unreadable(&error))?;
+            for batch in batches {
+                self.unpark(&batch, &pieces).await?;
             }
         }
         Ok(())
@@ -252,7 +270,8 @@ impl<E: Environment> Log<E> {
 
     /// A segment that what is parked goes to cannot be used. Not to be tried again and again by checkpoints while the journal fills up, unless space or descriptors are wanting.
     fn segment_refuses(&self, base: i64, error: ReadError) -> ReadError {
-        if let ReadError::Log(LogError::Storage { may_pass: None, .. }) = &error {
+        let is_of_disk = matches!(error, ReadError::Log(LogError::Storage { .. }));
+        if is_of_disk && error.may_pass().is_none() {
             self.take_offline(&format!(
                 "segment {base} cannot be used ({error}); everything acknowledged is safe in the journal: repair the disk and restart the broker"
             ));
@@ -263,20 +282,14 @@ impl<E: Environment> Log<E> {
         }
     }
 
-    /// Brings one batch, of which `bytes` from `start` of its file hold all, into the tail.
-    async fn unpark(
-        &self,
-        batch: &ParkedBatch,
-        start: u64,
-        bytes: &AlignedBuffer,
-    ) -> Result<(), ReadError> {
+    /// Brings one batch, which lies in these pieces of its file, into the tail.
+    async fn unpark(&self, batch: &ParkedBatch, pieces: &[Piece]) -> Result<(), ReadError> {
         let parts = batch.body().map(|part| {
-            if part.is_empty() {
-                // Its place may lie outside of what was read.
-                return &[][..];
-            }
-            let range = (part.start - start) as usize..(part.end - start) as usize;
-            bytes.get(range).unwrap_or_default()
+            let held = pieces.iter().find_map(|(start, bytes)| {
+                let from = part.start.checked_sub(*start)? as usize;
+                bytes.get(from..from + (part.end - part.start) as usize)
+            });
+            held.unwrap_or_default()
         });
         if !is_the_batch(&parts, batch) {
             self.take_offline(&format!(
@@ -363,21 +376,34 @@ impl<E: Environment> Log<E> {
     }
 }
 
-/// Batches that lie near each other in the journal, to be read in one go, with the blocks that hold them.
-fn runs_of(batches: &VecDeque<ParkedBatch>) -> Vec<(Vec<ParkedBatch>, Range<u64>)> {
-    let mut runs: Vec<(Vec<ParkedBatch>, Range<u64>)> = Vec::new();
+/// Bytes of a journal file, and where they begin there.
+type Piece = (u64, AlignedBuffer);
+
+/// Batches that are read in one go, with the blocks that hold them: several that lie near each other, or one that lies in two places.
+struct Run {
+    batches: Vec<ParkedBatch>,
+    spans: Vec<Range<u64>>,
+}
+
+fn runs_of(batches: &VecDeque<ParkedBatch>) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
     for batch in batches {
-        let next = batch.span();
-        if let Some((run, span)) = runs.last_mut()
-            && run[0].file == batch.file
+        let (next, apart) = batch.spans();
+        if apart.is_none()
+            && let Some(run) = runs.last_mut()
+            && run.batches[0].file == batch.file
+            && let [span] = &mut run.spans[..]
             && next.start >= span.start
             && next.start <= span.end + READ_GAP_BYTES
             && next.end - span.start <= READ_BYTES_MAX
         {
             span.end = span.end.max(next.end);
-            run.push(*batch);
+            run.batches.push(*batch);
         } else {
-            runs.push((vec![*batch], next));
+            runs.push(Run {
+                batches: vec![*batch],
+                spans: [next].into_iter().chain(apart).collect(),
+            });
         }
     }
     runs
@@ -401,4 +427,53 @@ fn is_the_batch(parts: &[&[u8]; 3], batch: &ParkedBatch) -> bool {
             && bytes.len() == header.size()
             && header.checksum_matches(bytes)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    //! What is read of the journal is not much more than what is wanted of it.
+    use super::*;
+
+    fn parked(staged: u32, blocks: u32, length: u32) -> ParkedBatch {
+        ParkedBatch {
+            at: Place {
+                segment: 0,
+                position: 100,
+            },
+            length,
+            file: 0,
+            entry: 8192,
+            staged,
+            blocks,
+            checksum: 0,
+            leader_epoch: 0,
+            base_offset: 0,
+        }
+    }
+
+    fn bytes_of(spans: &[Range<u64>]) -> u64 {
+        spans.iter().map(|span| span.end - span.start).sum()
+    }
+
+    #[test]
+    fn of_a_large_entry_only_the_batch_is_read() {
+        let far = parked(200, 512 << 10, 16_384);
+        let runs = runs_of(&VecDeque::from([far, far]));
+        assert_eq!(runs.len(), 2);
+        for run in &runs {
+            assert_eq!(run.spans.len(), 2);
+            assert!(bytes_of(&run.spans) <= 16_384 + 3 * BLOCK_BYTES as u64);
+            let body = far.body();
+            for part in body.iter().filter(|part| !part.is_empty()) {
+                let holds = |span: &Range<u64>| span.start <= part.start && part.end <= span.end;
+                assert!(run.spans.iter().any(holds), "{part:?}");
+            }
+        }
+        // What lies together is read together.
+        let near = runs_of(&VecDeque::from([
+            parked(200, 4096, 16_384),
+            parked(20_000, 24_576, 16_384),
+        ]));
+        assert_eq!((near.len(), near[0].batches.len()), (1, 2));
+    }
 }

@@ -34,15 +34,9 @@ impl From<io::Error> for CutFailure {
 
 impl From<ReadError> for CutFailure {
     fn from(error: ReadError) -> Self {
-        let may_pass = matches!(
-            error,
-            ReadError::Log(LogError::Storage {
-                may_pass: Some(_),
-                ..
-            })
-        );
+        let may_pass = error.may_pass().is_some();
         Self {
-            error: io::Error::other(error),
+            error: error.into_io(),
             may_pass,
         }
     }

@@ -263,6 +263,22 @@ pub enum ReadError {
     Log(#[from] LogError),
 }
 
+impl ReadError {
+    /// What kind of error it is, if it may pass by itself: space or descriptors are missing.
+    pub(crate) fn may_pass(&self) -> Option<std::io::ErrorKind> {
+        match self {
+            Self::Log(LogError::Storage { may_pass, .. }) => *may_pass,
+            _ => None,
+        }
+    }
+
+    /// For those that know only errors of the disk; the kind stays where it may pass.
+    pub(crate) fn into_io(self) -> std::io::Error {
+        let kind = self.may_pass().unwrap_or(std::io::ErrorKind::Other);
+        std::io::Error::new(kind, self)
+    }
+}
+
 /// A timestamp and the offset that carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimestampOffset {

@@ -103,6 +103,10 @@ impl<E: Environment> Log<E> {
                 return self.walk_tail(base, position, ground.size, with_markers, visit);
             }
             if position >= ground.written {
+                if position < ground.size {
+                    // A log that answers no more has let its tail go.
+                    self.check_online()?;
+                }
                 return Ok(position);
             }
             let step = (position, step_bytes);

@@ -96,7 +96,8 @@ fn classic_member(
 
 fn no_downgrade(group_id: &Str) -> String {
     format!(
-        "group {group_id} stays a consumer group although only members of the classic protocol are left: group.consumer.migration.policy does not allow the downgrade"
+        "group {} stays a consumer group although only members of the classic protocol are left: group.consumer.migration.policy does not allow the downgrade",
+        group_id.escape_debug()
     )
 }
 

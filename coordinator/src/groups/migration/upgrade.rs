@@ -53,7 +53,8 @@ impl GroupCoordinator {
         {
             out.notices.push(format!(
                 "group {} stays classic although a consumer of the consumer protocol wants to join: group.consumer.migration.policy does not allow the upgrade",
-                group.id()
+                // A client has chosen it, and may not write lines of its own.
+                group.id().escape_debug()
             ));
         }
     }
