@@ -323,6 +323,7 @@ impl<Q, R> Future for Pending<Q, R> {
 }
 
 impl<Q, R> Drop for Pending<Q, R> {
+    #[inline]
     fn drop(&mut self) {
         let mut calls = self.exchange.calls.borrow_mut();
         match calls.get_mut(self.call as usize) {
@@ -349,6 +350,7 @@ pub struct ReplyTo<Q, R> {
 
 impl<Q, R> ReplyTo<Q, R> {
     /// Answers, if an answer is expected.
+    #[inline]
     pub fn answer(mut self, reply: R) {
         if let Some(call) = self.call.take() {
             self.exchange.put(
@@ -363,6 +365,7 @@ impl<Q, R> ReplyTo<Q, R> {
 }
 
 impl<Q, R> Drop for ReplyTo<Q, R> {
+    #[inline]
     fn drop(&mut self) {
         if let Some(call) = self.call.take() {
             self.exchange
