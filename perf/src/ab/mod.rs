@@ -1,8 +1,9 @@
 //! `ringlog-perf ab`: two revisions, built and run in turns on this machine, and whether the second is worse.
 //!
-//! Every round runs every workload once on either revision, one right after the other; a coin decides which goes first. That, and a fresh process for each
-//! run, is what lets the test assume nothing about the machine's noise (see [`decision`]). What was measured is written after every round, so
-//! that an interrupted comparison leaves it.
+//! Every round of a workload runs it once on either revision, one right after the other; a coin decides which goes first. That, and a fresh process for each
+//! run, is what lets the test assume nothing about the machine's noise (see [`decision`]). The rounds of one workload follow each other, behind a run that
+//! does not count: what a machine has put away since a workload last ran, the first run fetches back. What was measured is written after every round,
+//! so that an interrupted comparison leaves it.
 
 pub mod broker;
 pub mod decision;
@@ -85,6 +86,19 @@ pub enum Side {
     B,
 }
 
+impl Side {
+    fn tossed(coin: &mut Random) -> Side {
+        if coin.coin() { Side::A } else { Side::B }
+    }
+
+    fn other(self) -> Side {
+        match self {
+            Side::A => Side::B,
+            Side::B => Side::A,
+        }
+    }
+}
+
 /// A run, and which it was.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunOf {
@@ -140,9 +154,9 @@ pub struct Comparison {
     pub problems: Vec<String>,
     /// Rounds asked for.
     pub rounds: usize,
-    /// Rounds done.
+    /// Rounds done of every workload.
     pub rounds_done: usize,
-    /// Rounds in which something else disturbed the machine.
+    /// Rounds in which something else disturbed the machine, of the workload that has most.
     pub rounds_disturbed: usize,
     /// Seed of the coin.
     pub seed: u64,
@@ -272,24 +286,26 @@ fn measure(
     checkpoint: &dyn Fn(&Comparison),
 ) {
     let mut coin = Random::new(options.seed);
-    let mut failures = 0;
-    for round in 1..=options.rounds {
-        let mut disturbed = false;
-        for (name, load) in loads {
-            let order = if coin.coin() {
-                [Side::A, Side::B]
-            } else {
-                [Side::B, Side::A]
-            };
-            for side in order {
-                let built = if side == Side::A { built.0 } else { built.1 };
-                let plant = options.plant.filter(|_| side == Side::B);
-                let mut run = load::run(subject, built, load, plant, scratch);
+    for (index, (name, load)) in loads.iter().enumerate() {
+        let of = |side| OneRun {
+            subject,
+            built: if side == Side::A { built.0 } else { built.1 },
+            load,
+            plant: options.plant.filter(|_| side == Side::B),
+            scratch,
+        };
+        // The first run after another workload pays for what the machine has put away meanwhile.
+        of(Side::tossed(&mut coin)).run();
+        let mut disturbed_rounds = 0;
+        for round in 1..=options.rounds {
+            let first = Side::tossed(&mut coin);
+            let mut disturbed = false;
+            for side in [first, first.other()] {
+                let mut run = of(side).run();
                 found.environment = run.environment.take().or(found.environment.take());
                 eprintln!("{}", line(round, options.rounds, name, side, &run));
                 disturbed |= run.disturbed;
                 if !run.complete {
-                    failures += 1;
                     let why = run
                         .remarks
                         .first()
@@ -304,6 +320,7 @@ fn measure(
                     side,
                     run,
                 });
+                let failures = found.problems.len();
                 if failures >= FAILURES_MAX {
                     found
                         .problems
@@ -311,20 +328,45 @@ fn measure(
                     return;
                 }
             }
-        }
-        found.rounds_done = round;
-        found.rounds_disturbed += usize::from(disturbed);
-        if round == 1 {
-            let needed = decision::rounds_needed(figures(found, options, subject).len());
-            if options.rounds < needed {
-                eprintln!(
-                    "{} rounds can show nothing about so many figures: at least {needed} are needed (--rounds)",
-                    options.rounds
-                );
+            disturbed_rounds += usize::from(disturbed);
+            found.rounds_disturbed = found.rounds_disturbed.max(disturbed_rounds);
+            let last = index + 1 == loads.len();
+            if last {
+                found.rounds_done = round;
             }
+            if last && round == 1 {
+                let needed = decision::rounds_needed(figures(found, options, subject).len());
+                if options.rounds < needed {
+                    eprintln!(
+                        "{} rounds can show nothing about so many figures: at least {needed} are needed (--rounds)",
+                        options.rounds
+                    );
+                }
+            }
+            conclude(found, options, subject);
+            checkpoint(found);
         }
-        conclude(found, options, subject);
-        checkpoint(found);
+    }
+}
+
+/// A run of one side, as often as it is wanted.
+struct OneRun<'a> {
+    subject: &'a Subject,
+    built: &'a Places,
+    load: &'a Load,
+    plant: Option<f64>,
+    scratch: &'a Path,
+}
+
+impl OneRun<'_> {
+    fn run(&self) -> Run {
+        load::run(
+            self.subject,
+            self.built,
+            self.load,
+            self.plant,
+            self.scratch,
+        )
     }
 }
 

@@ -122,8 +122,8 @@ fn write(out: &mut String, found: &Comparison, command: &str) -> std::fmt::Resul
     if found.rounds_disturbed > 0 {
         writeln!(
             out,
-            "Something else disturbed the machine in {} of {} rounds, first:\n",
-            found.rounds_disturbed, found.rounds_done
+            "Something else disturbed the machine in up to {} of {} rounds of a workload, first:\n",
+            found.rounds_disturbed, found.rounds
         )?;
         let mut remarks = found
             .runs
@@ -148,7 +148,7 @@ fn write(out: &mut String, found: &Comparison, command: &str) -> std::fmt::Resul
     writeln!(out, "<details><summary>How this was decided</summary>\n")?;
     writeln!(
         out,
-        "{} of {} rounds, seed {}. Every round runs each workload once on either revision, in an order that a coin decides, each run on a fresh process and fresh data. \
+        "{} of {} rounds, seed {}. Workload by workload, behind a run that does not count, every round makes one run on either revision, in an order that a coin decides, each on a fresh process and fresh data. \
          Per figure, the logarithms of the rounds' ratios give a Hodges–Lehmann estimate and the interval of Wilcoxon's signed-rank test, at a level at which all {} \
          intervals hold together with a chance of at least {:.0} % (Bonferroni). *Worse* or *better*: the interval excludes no change, and the estimate reaches the first \
          limit. *Cannot tell*: neither, and the interval reaches beyond the second limit. Figures marked ↑ are better when higher; their limits are on the ratio turned over. \
