@@ -104,7 +104,7 @@ struct HowArgs {
     plant: Option<f64>,
 }
 
-/// Rounds of each comparison of a self-check: the fewest with which the shipped workloads' ten figures can show anything, and one more.
+/// Rounds of each comparison of a self-check: what runs this short need.
 const SELF_CHECK_ROUNDS: usize = 16;
 /// What makes its runs short.
 const SELF_CHECK_SET: [&str; 2] = ["run.warmup_s=0.3", "run.duration_s=0.7"];
