@@ -39,7 +39,7 @@ struct AbArgs {
     rev_a: String,
     /// The revision that may be worse
     rev_b: String,
-    /// Rounds; every workload runs once per revision and round
+    /// Rounds; every workload runs once per revision and round, and in as many rounds again where nothing could be told
     #[arg(long, default_value_t = ab::ROUNDS, value_parser = rounds)]
     rounds: usize,
     #[command(flatten)]
@@ -99,6 +99,9 @@ struct HowArgs {
     /// Judge by the figures alone, even where other work disturbed most rounds
     #[arg(long)]
     ignore_disturbance: bool,
+    /// Leave it at that where nothing can be told, instead of measuring those workloads as long again
+    #[arg(long)]
+    once: bool,
     /// Slow the second revision's broker on purpose, by stopping and continuing it, to see whether that is found: 25 makes what it does take 25 % longer
     #[arg(long, value_name = "PERCENT", value_parser = planted)]
     plant: Option<f64>,
@@ -194,6 +197,7 @@ fn options(a: String, b: String, rounds: usize, how: HowArgs) -> ab::Options {
         folder: how.folder,
         seed: how.seed.unwrap_or(since_epoch.as_secs()),
         ignore_disturbance: how.ignore_disturbance,
+        once: how.once,
         plant: how.plant,
     }
 }

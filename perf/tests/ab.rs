@@ -151,21 +151,41 @@ fn noise_that_hides_everything_is_admitted() {
     let repository = Repository::new(&[("noisy", "pace=1000 noise=200000\n")]);
     let output = repository.ab(&["noisy", "noisy"]);
     assert_eq!(status(&output), 2, "{}", said(&output));
-    assert_eq!(repository.json()["answer"], "cannot_tell");
+    let json = repository.json();
+    assert_eq!(json["answer"], "cannot_tell");
     assert!(said(&output).contains("too noisy"), "{}", said(&output));
+    // Not before it has been measured as long again.
+    assert_eq!(json["runs"].as_array().unwrap().len(), 48);
+    assert_eq!(json["figures"][0]["pairs"], 24);
+    let again = "12 rounds, and as many again of client";
+    assert!(repository.markdown().contains(again));
+    let output = repository.ab(&["noisy", "noisy", "--once"]);
+    assert_eq!(status(&output), 2, "{}", said(&output));
+    assert_eq!(repository.json()["runs"].as_array().unwrap().len(), 24);
 }
 
 #[test]
 fn too_few_rounds_say_how_many_are_needed() {
     let repository = Repository::new(&[("slow", "pace=10\n"), ("fast", "pace=100\n")]);
-    let output = repository.ab(&["fast", "slow", "--rounds", "3"]);
+    let output = repository.ab(&["fast", "slow", "--rounds", "3", "--once"]);
     assert_eq!(status(&output), 2, "{}", said(&output));
     assert!(
-        said(&output).contains("at least 6 are needed"),
+        said(&output).contains("at least 7 are needed"),
         "{}",
         said(&output)
     );
     assert!(repository.markdown().contains("3 pairs are too few"));
+}
+
+#[test]
+fn a_second_look_tells_what_the_first_could_not() {
+    let repository = Repository::new(&[("slow", "pace=10\n"), ("fast", "pace=100\n")]);
+    let output = repository.ab(&["fast", "slow", "--rounds", "4"]);
+    assert_eq!(status(&output), 1, "{}", said(&output));
+    let json = repository.json();
+    assert_eq!(json["answer"], "worse");
+    assert_eq!(json["again"][0], "client");
+    assert_eq!(json["figures"][0]["pairs"], 8);
 }
 
 #[test]
@@ -217,7 +237,7 @@ fn a_self_check_counts_the_answers() {
     let repository = Repository::new(&[("same", "pace=100000 noise=2000\n")]);
     let check = |more: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_ringlog-perf"))
-            .args(["self-check", "--times", "3", "--rounds", "6"])
+            .args(["self-check", "--times", "3", "--rounds", "7"])
             .args(["--subject", "subject.toml", "--folder", "built"])
             .args(more)
             .current_dir(repository.folder.path())

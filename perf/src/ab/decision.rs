@@ -1,7 +1,7 @@
 //! Decides from pairs of figures whether a revision is worse, better, the same, or whether that cannot be told.
 //!
 //! A figure's pairs become logarithms of ratios, turned so that more is worse, and those an interval ([`signed_rank`](super::signed_rank)). All figures together may be
-//! wrong with a chance of [`ERROR_MAX`] (Bonferroni over figures and both sides), so that a revision against itself is called changed in one of twenty
+//! wrong with a chance of [`ERROR_MAX`] (Bonferroni over figures, both sides, and looks), so that a revision against itself is called changed in one of twenty
 //! comparisons at most, however many figures there are. A figure is
 //!
 //! - **worse** where the interval lies above no change, so that it has moved for certain, and the estimate reaches the figure's threshold,
@@ -17,6 +17,9 @@ use super::signed_rank::{interval, pairs_needed};
 
 /// The chance that any figure at all is called changed where nothing has.
 pub const ERROR_MAX: f64 = 0.05;
+
+/// How often figures are looked at, at most: what could not be told is measured as long again, once. Each look has its share of the error.
+pub const LOOKS: usize = 2;
 
 /// Which way is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -79,9 +82,9 @@ pub struct Judged {
     pub high: Option<f64>,
 }
 
-/// The one-sided error of each bound where `figures` figures are looked at.
+/// The one-sided error of each bound where `figures` figures are looked at, [`LOOKS`] times.
 pub fn error_of_each(figures: usize) -> f64 {
-    ERROR_MAX / (2 * figures.max(1)) as f64
+    ERROR_MAX / (2 * LOOKS * figures.max(1)) as f64
 }
 
 /// The rounds without which nothing can ever be shown of `figures` figures.

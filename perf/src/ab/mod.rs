@@ -3,7 +3,7 @@
 //! Every round of a workload runs it once on either revision, one right after the other; a coin decides which goes first. That, and a fresh process for each
 //! run, is what lets the test assume nothing about the machine's noise (see [`decision`]). The rounds of one workload follow each other, behind a run that
 //! does not count: what a machine has put away since a workload last ran, the first run fetches back. What was measured is written after every round,
-//! so that an interrupted comparison leaves it.
+//! so that an interrupted comparison leaves it. Workloads of which nothing can be told are measured as long again, once.
 
 pub mod broker;
 pub mod decision;
@@ -74,6 +74,8 @@ pub struct Options {
     pub ignore_disturbance: bool,
     /// By how many parts B is slowed on purpose.
     pub plant: Option<f64>,
+    /// Whether what could not be told is left at that.
+    pub once: bool,
 }
 
 /// Which revision.
@@ -154,10 +156,12 @@ pub struct Comparison {
     pub problems: Vec<String>,
     /// Rounds asked for.
     pub rounds: usize,
-    /// Rounds done of every workload.
-    pub rounds_done: usize,
-    /// Rounds in which something else disturbed the machine, of the workload that has most.
-    pub rounds_disturbed: usize,
+    /// Workloads of which nothing could be told at first, and which were measured as long again.
+    pub again: Vec<String>,
+    /// Whether it is being measured still.
+    pub looking: bool,
+    /// The workload that other work disturbed in the largest part of its rounds: in how many, of how many.
+    pub most_disturbed: Option<(String, usize, usize)>,
     /// Seed of the coin.
     pub seed: u64,
     /// By how many parts B was slowed on purpose.
@@ -227,8 +231,9 @@ pub fn compare(options: &Options, checkpoint: &dyn Fn(&Comparison)) -> Result<Co
         complete: false,
         problems: Vec::new(),
         rounds: options.rounds,
-        rounds_done: 0,
-        rounds_disturbed: 0,
+        again: Vec::new(),
+        looking: true,
+        most_disturbed: None,
         seed: options.seed,
         planted: options.plant,
         figures: Vec::new(),
@@ -286,67 +291,100 @@ fn measure(
     checkpoint: &dyn Fn(&Comparison),
 ) {
     let mut coin = Random::new(options.seed);
-    for (index, (name, load)) in loads.iter().enumerate() {
-        let of = |side| OneRun {
-            subject,
-            built: if side == Side::A { built.0 } else { built.1 },
-            load,
-            plant: options.plant.filter(|_| side == Side::B),
-            scratch,
-        };
-        // The first run after another workload pays for what the machine has put away meanwhile.
-        of(Side::tossed(&mut coin)).run();
-        let mut disturbed_rounds = 0;
-        for round in 1..=options.rounds {
-            let first = Side::tossed(&mut coin);
-            let mut disturbed = false;
-            for side in [first, first.other()] {
-                let mut run = of(side).run();
-                found.environment = run.environment.take().or(found.environment.take());
-                eprintln!("{}", line(round, options.rounds, name, side, &run));
-                disturbed |= run.disturbed;
-                if !run.complete {
-                    let why = run
-                        .remarks
-                        .first()
-                        .map_or("it was incomplete", String::as_str);
-                    found
-                        .problems
-                        .push(format!("round {round}, {name}, {side:?}: {why}"));
-                }
-                found.runs.push(RunOf {
-                    round,
-                    workload: name.clone(),
-                    side,
-                    run,
-                });
-                let failures = found.problems.len();
-                if failures >= FAILURES_MAX {
-                    found
-                        .problems
-                        .push(format!("given up after {failures} failed runs"));
-                    return;
-                }
+    let mut wanted: Vec<&(String, Load)> = loads.iter().collect();
+    for look in 0..decision::LOOKS {
+        found.looking = true;
+        for (name, load) in wanted {
+            let of = |side| OneRun {
+                subject,
+                built: if side == Side::A { built.0 } else { built.1 },
+                load,
+                plant: options.plant.filter(|_| side == Side::B),
+                scratch,
+            };
+            // The first run after another workload pays for what the machine has put away meanwhile.
+            let ahead = of(Side::tossed(&mut coin)).run();
+            if let Some(why) = ahead.remarks.first().filter(|_| !ahead.complete) {
+                found
+                    .problems
+                    .push(format!("before the first round, {name}: {why}"));
             }
-            disturbed_rounds += usize::from(disturbed);
-            found.rounds_disturbed = found.rounds_disturbed.max(disturbed_rounds);
-            let last = index + 1 == loads.len();
-            if last {
-                found.rounds_done = round;
-            }
-            if last && round == 1 {
-                let needed = decision::rounds_needed(figures(found, options, subject).len());
-                if options.rounds < needed {
-                    eprintln!(
-                        "{} rounds can show nothing about so many figures: at least {needed} are needed (--rounds)",
-                        options.rounds
-                    );
+            for round in (1..=options.rounds).map(|round| look * options.rounds + round) {
+                let first = Side::tossed(&mut coin);
+                for side in [first, first.other()] {
+                    let mut run = of(side).run();
+                    found.environment = run.environment.take().or(found.environment.take());
+                    let rounds = (look + 1) * options.rounds;
+                    eprintln!("{}", line(round, rounds, name, side, &run));
+                    if !run.complete {
+                        let why = run
+                            .remarks
+                            .first()
+                            .map_or("it was incomplete", String::as_str);
+                        found
+                            .problems
+                            .push(format!("round {round}, {name}, {side:?}: {why}"));
+                    }
+                    found.runs.push(RunOf {
+                        round,
+                        workload: name.clone(),
+                        side,
+                        run,
+                    });
+                    let failures = found.problems.len();
+                    if failures >= FAILURES_MAX {
+                        found
+                            .problems
+                            .push(format!("given up after {failures} failed runs"));
+                        return;
+                    }
                 }
+                conclude(found, options, subject);
+                checkpoint(found);
             }
-            conclude(found, options, subject);
-            checkpoint(found);
         }
+        found.looking = false;
+        conclude(found, options, subject);
+        let needed = decision::rounds_needed(found.figures.len());
+        if options.rounds < needed {
+            eprintln!(
+                "{} rounds can show nothing about so many figures: at least {needed} are needed (--rounds)",
+                options.rounds
+            );
+        }
+        wanted = loads
+            .iter()
+            .filter(|(name, _)| is_doubtful(found, options, name))
+            .collect();
+        let last = look + 1 == decision::LOOKS;
+        if last || options.once || found.answer != Verdict::CannotTell || !found.complete {
+            return;
+        }
+        found.again = wanted.iter().map(|(name, _)| name.clone()).collect();
+        eprintln!(
+            "cannot tell so far: as many rounds again of {}",
+            found.again.join(", ")
+        );
     }
+}
+
+/// Whether nothing can be told of a figure of a workload, or other work disturbed most of its rounds.
+fn is_doubtful(found: &Comparison, options: &Options, workload: &str) -> bool {
+    let mut figures = found.figures.iter();
+    let untold = figures
+        .any(|figure| figure.workload == workload && figure.judged.verdict == Verdict::CannotTell);
+    let (disturbed, rounds) = rounds_disturbed(found, workload);
+    untold || !options.ignore_disturbance && disturbed * 2 > rounds
+}
+
+/// Rounds of a workload in which something else disturbed the machine, and all its rounds.
+fn rounds_disturbed(found: &Comparison, workload: &str) -> (usize, usize) {
+    let mut rounds: BTreeMap<usize, bool> = BTreeMap::new();
+    for of in found.runs.iter().filter(|of| of.workload == workload) {
+        *rounds.entry(of.round).or_default() |= of.run.disturbed;
+    }
+    let disturbed = rounds.values().filter(|disturbed| **disturbed).count();
+    (disturbed, rounds.len())
 }
 
 /// A run of one side, as often as it is wanted.
@@ -409,7 +447,7 @@ fn figures(found: &Comparison, options: &Options, subject: &Subject) -> Vec<Comp
                 .get(&(workload.as_str(), figure.as_str(), round, a))
                 .copied()
         };
-        let rounds = 1..=found.rounds;
+        let rounds = 1..=found.rounds * decision::LOOKS;
         let pairs: Vec<(f64, f64)> = rounds
             .clone()
             .filter_map(|round| Some((value(round, true)?, value(round, false)?)))
@@ -474,7 +512,15 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 /// Judges what there is so far, and says what it comes to.
 fn conclude(found: &mut Comparison, options: &Options, subject: &Subject) {
     found.figures = figures(found, options, subject);
-    found.complete = found.rounds_done == found.rounds && found.problems.is_empty();
+    found.complete = !found.looking && found.problems.is_empty();
+    let mut workloads: Vec<&str> = found.runs.iter().map(|of| of.workload.as_str()).collect();
+    workloads.dedup();
+    found.most_disturbed = workloads
+        .into_iter()
+        .map(|name| (name, rounds_disturbed(found, name)))
+        .filter(|(_, (disturbed, _))| *disturbed > 0)
+        .max_by_key(|(_, (disturbed, rounds))| disturbed * 1000 / rounds)
+        .map(|(name, (disturbed, rounds))| (name.to_string(), disturbed, rounds));
     found.answer = decision::answer(found.figures.iter().map(|figure| figure.judged.verdict));
     let named = |verdict: Verdict| {
         let such = found
@@ -508,14 +554,15 @@ fn conclude(found: &mut Comparison, options: &Options, subject: &Subject) {
     if !found.complete {
         found.answer = Verdict::CannotTell;
         found.reason = "incomplete: not every run was made and went well".into();
-    } else if found.rounds_disturbed * 2 > found.rounds
+    } else if let Some((name, disturbed, rounds)) = &found.most_disturbed
+        && disturbed * 2 > *rounds
         && !options.ignore_disturbance
         && found.answer != Verdict::CannotTell
     {
         found.answer = Verdict::CannotTell;
         found.reason = format!(
-            "something else disturbed the machine in {} of {} rounds; without that it would be: {}",
-            found.rounds_disturbed, found.rounds, found.reason
+            "something else disturbed the machine in {disturbed} of {rounds} rounds of {name}; without that it would be: {}",
+            found.reason
         );
     }
 }

@@ -119,11 +119,10 @@ fn write(out: &mut String, found: &Comparison, command: &str) -> std::fmt::Resul
         shown(&mut found.problems.iter().cloned(), out)?;
         writeln!(out)?;
     }
-    if found.rounds_disturbed > 0 {
+    if let Some((name, disturbed, rounds)) = &found.most_disturbed {
         writeln!(
             out,
-            "Something else disturbed the machine in up to {} of {} rounds of a workload, first:\n",
-            found.rounds_disturbed, found.rounds
+            "Something else disturbed the machine, most of all in {disturbed} of {rounds} rounds of {name}. First:\n"
         )?;
         let mut remarks = found
             .runs
@@ -148,13 +147,17 @@ fn write(out: &mut String, found: &Comparison, command: &str) -> std::fmt::Resul
     writeln!(out, "<details><summary>How this was decided</summary>\n")?;
     writeln!(
         out,
-        "{} of {} rounds, seed {}. Workload by workload, behind a run that does not count, every round makes one run on either revision, in an order that a coin decides, each on a fresh process and fresh data. \
+        "{} rounds{}, seed {}. Workload by workload, behind a run that does not count, every round makes one run on either revision, in an order that a coin decides, each on a fresh process and fresh data. \
          Per figure, the logarithms of the rounds' ratios give a Hodges–Lehmann estimate and the interval of Wilcoxon's signed-rank test, at a level at which all {} \
-         intervals hold together with a chance of at least {:.0} % (Bonferroni). *Worse* or *better*: the interval excludes no change, and the estimate reaches the first \
+         intervals, looked at twice at most, hold together with a chance of at least {:.0} % (Bonferroni). *Worse* or *better*: the interval excludes no change, and the estimate reaches the first \
          limit. *Cannot tell*: neither, and the interval reaches beyond the second limit. Figures marked ↑ are better when higher; their limits are on the ratio turned over. \
          A and B are medians of runs.\n",
-        found.rounds_done,
         found.rounds,
+        match found.again.join(", ") {
+            again if again.is_empty() => String::new(),
+            again =>
+                format!(", and as many again of {again}, of which nothing could be told at first"),
+        },
         found.seed,
         found.figures.len(),
         (1.0 - ERROR_MAX) * 100.0
@@ -206,8 +209,9 @@ mod tests {
             complete: false,
             problems: vec!["round 2, fast, B: the broker died\nit said".into()],
             rounds: 12,
-            rounds_done: 1,
-            rounds_disturbed: 1,
+            again: vec!["slow".into()],
+            looking: false,
+            most_disturbed: Some(("fast".into(), 1, 12)),
             planted: None,
             seed: 7,
             figures: vec![Compared {
