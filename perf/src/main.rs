@@ -120,7 +120,7 @@ const WORSE: u8 = 1;
 const CANNOT_TELL: u8 = 2;
 
 fn rounds(text: &str) -> Result<usize, String> {
-    let most = ab::signed_rank::PAIRS_MAX;
+    let most = ab::signed_rank::PAIRS_MAX / ab::decision::LOOKS;
     match text.parse::<usize>() {
         Ok(rounds) if (1..=most).contains(&rounds) => Ok(rounds),
         _ => Err(format!("a whole number from 1 to {most} is needed")),

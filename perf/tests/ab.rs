@@ -15,6 +15,8 @@ echo "$runs" >"$2"
 . "$here/pace"
 [ "$runs" != "${fails_at:-never}" ] || { echo "the client fell over"; exit 3; }
 noise=$(($(od -An -N1 -tu1 /dev/urandom) * ${noise:-2} / 256))
+# As wild as can be, and the same each time.
+[ -z "$wild" ] || pace=$((pace * (1 << runs * runs * 37 % 11)))
 echo "some progress"
 echo "{\"records_per_s\": $((pace + noise)), \"ignored\": true}"
 "#;
@@ -148,8 +150,8 @@ fn the_working_tree_is_a_revision() {
 
 #[test]
 fn noise_that_hides_everything_is_admitted() {
-    let repository = Repository::new(&[("noisy", "pace=1000 noise=200000\n")]);
-    let output = repository.ab(&["noisy", "noisy"]);
+    let repository = Repository::new(&[("noisy", "pace=1000 wild=yes\n")]);
+    let output = repository.ab(&["noisy", "noisy", "--seed", "7"]);
     assert_eq!(status(&output), 2, "{}", said(&output));
     let json = repository.json();
     assert_eq!(json["answer"], "cannot_tell");
@@ -157,9 +159,10 @@ fn noise_that_hides_everything_is_admitted() {
     // Not before it has been measured as long again.
     assert_eq!(json["runs"].as_array().unwrap().len(), 48);
     assert_eq!(json["figures"][0]["pairs"], 24);
-    let again = "12 rounds, and as many again of client";
+    let again =
+        "12 rounds of each workload asked for, as many again of what was doubtful then (client)";
     assert!(repository.markdown().contains(again));
-    let output = repository.ab(&["noisy", "noisy", "--once"]);
+    let output = repository.ab(&["noisy", "noisy", "--once", "--seed", "7"]);
     assert_eq!(status(&output), 2, "{}", said(&output));
     assert_eq!(repository.json()["runs"].as_array().unwrap().len(), 24);
 }
@@ -230,6 +233,27 @@ fn a_run_that_fails_leaves_what_was_measured_and_says_incomplete() {
     // The other rounds count: one failed, the figure still rests on eleven.
     assert_eq!(json["figures"][0]["pairs"], 11);
     assert!(repository.markdown().contains("INCOMPLETE"));
+}
+
+#[test]
+fn a_client_that_never_runs_is_given_up_and_nothing_is_decided() {
+    let repository = Repository::new(&[("falls", "pace=1 fails_at=$runs\n")]);
+    let output = repository.ab(&["falls", "falls"]);
+    assert_eq!(status(&output), 2, "{}", said(&output));
+    let json = repository.json();
+    let problems = json["problems"].as_array().unwrap();
+    assert_eq!(problems.len(), 4, "{problems:?}");
+    assert!(
+        problems[0]
+            .as_str()
+            .unwrap()
+            .contains("ahead of the rounds")
+    );
+    assert!(problems[3].as_str().unwrap().contains("given up after 3"));
+    assert_eq!(
+        (&json["answer"], &json["complete"]),
+        (&"cannot_tell".into(), &false.into())
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Every round of a workload runs it once on either revision, one right after the other; a coin decides which goes first. That, and a fresh process for each
 //! run, is what lets the test assume nothing about the machine's noise (see [`decision`]). The rounds of one workload follow each other, behind a run that
-//! does not count: what a machine has put away since a workload last ran, the first run fetches back. What was measured is written after every round,
+//! does not count: what a machine has put away since a workload last ran, the first run, probably, fetches back. What was measured is written after every round,
 //! so that an interrupted comparison leaves it. Workloads of which nothing can be told are measured as long again, once.
 
 pub mod broker;
@@ -156,10 +156,11 @@ pub struct Comparison {
     pub problems: Vec<String>,
     /// Rounds asked for.
     pub rounds: usize,
-    /// Workloads of which nothing could be told at first, and which were measured as long again.
+    /// Workloads that were doubtful at first, and were measured as long again.
     pub again: Vec<String>,
-    /// Whether it is being measured still.
-    pub looking: bool,
+    /// Whether every workload has had its rounds: before, nothing is decided.
+    #[serde(skip)]
+    pub whole: bool,
     /// The workload that other work disturbed in the largest part of its rounds: in how many, of how many.
     pub most_disturbed: Option<(String, usize, usize)>,
     /// Seed of the coin.
@@ -232,7 +233,7 @@ pub fn compare(options: &Options, checkpoint: &dyn Fn(&Comparison)) -> Result<Co
         problems: Vec::new(),
         rounds: options.rounds,
         again: Vec::new(),
-        looking: true,
+        whole: false,
         most_disturbed: None,
         seed: options.seed,
         planted: options.plant,
@@ -291,51 +292,41 @@ fn measure(
     checkpoint: &dyn Fn(&Comparison),
 ) {
     let mut coin = Random::new(options.seed);
+    let run = |load, side| {
+        let built = if side == Side::A { built.0 } else { built.1 };
+        let plant = options.plant.filter(|_| side == Side::B);
+        load::run(subject, built, load, plant, scratch)
+    };
     let mut wanted: Vec<&(String, Load)> = loads.iter().collect();
-    for look in 0..decision::LOOKS {
-        found.looking = true;
+    let looks = if options.once { 1 } else { decision::LOOKS };
+    for look in 0..looks {
+        found.whole = false;
         for (name, load) in wanted {
-            let of = |side| OneRun {
-                subject,
-                built: if side == Side::A { built.0 } else { built.1 },
-                load,
-                plant: options.plant.filter(|_| side == Side::B),
-                scratch,
-            };
-            // The first run after another workload pays for what the machine has put away meanwhile.
-            let ahead = of(Side::tossed(&mut coin)).run();
-            if let Some(why) = ahead.remarks.first().filter(|_| !ahead.complete) {
-                found
-                    .problems
-                    .push(format!("before the first round, {name}: {why}"));
+            // The first run after another workload pays, probably, for what the machine has put away meanwhile.
+            let side = Side::tossed(&mut coin);
+            let ahead = run(load, side);
+            if !noted(
+                found,
+                &ahead,
+                &format!("ahead of the rounds, {name}, {side:?}"),
+            ) {
+                return;
             }
             for round in (1..=options.rounds).map(|round| look * options.rounds + round) {
                 let first = Side::tossed(&mut coin);
                 for side in [first, first.other()] {
-                    let mut run = of(side).run();
+                    let mut run = run(load, side);
                     found.environment = run.environment.take().or(found.environment.take());
                     let rounds = (look + 1) * options.rounds;
                     eprintln!("{}", line(round, rounds, name, side, &run));
-                    if !run.complete {
-                        let why = run
-                            .remarks
-                            .first()
-                            .map_or("it was incomplete", String::as_str);
-                        found
-                            .problems
-                            .push(format!("round {round}, {name}, {side:?}: {why}"));
-                    }
+                    let goes_on = noted(found, &run, &format!("round {round}, {name}, {side:?}"));
                     found.runs.push(RunOf {
                         round,
                         workload: name.clone(),
                         side,
                         run,
                     });
-                    let failures = found.problems.len();
-                    if failures >= FAILURES_MAX {
-                        found
-                            .problems
-                            .push(format!("given up after {failures} failed runs"));
+                    if !goes_on {
                         return;
                     }
                 }
@@ -343,29 +334,46 @@ fn measure(
                 checkpoint(found);
             }
         }
-        found.looking = false;
+        found.whole = true;
         conclude(found, options, subject);
         let needed = decision::rounds_needed(found.figures.len());
-        if options.rounds < needed {
+        if options.rounds * looks < needed {
             eprintln!(
-                "{} rounds can show nothing about so many figures: at least {needed} are needed (--rounds)",
-                options.rounds
+                "{} rounds can show nothing about so many figures: at least {} are needed (--rounds)",
+                options.rounds,
+                needed.div_ceil(looks)
             );
+            return;
+        }
+        if look + 1 == looks || found.answer != Verdict::CannotTell || !found.complete {
+            return;
         }
         wanted = loads
             .iter()
             .filter(|(name, _)| is_doubtful(found, options, name))
             .collect();
-        let last = look + 1 == decision::LOOKS;
-        if last || options.once || found.answer != Verdict::CannotTell || !found.complete {
-            return;
-        }
         found.again = wanted.iter().map(|(name, _)| name.clone()).collect();
         eprintln!(
-            "cannot tell so far: as many rounds again of {}",
+            "cannot tell so far: as long again {}",
             found.again.join(", ")
         );
     }
+}
+
+/// Notes what failed in a run; whether it is worth going on.
+fn noted(found: &mut Comparison, run: &Run, which: &str) -> bool {
+    if !run.complete {
+        let why = run.remarks.first();
+        let why = why.map_or("it was incomplete", String::as_str);
+        found.problems.push(format!("{which}: {why}"));
+    }
+    let failures = found.problems.len();
+    if failures >= FAILURES_MAX {
+        found
+            .problems
+            .push(format!("given up after {failures} failed runs"));
+    }
+    failures < FAILURES_MAX
 }
 
 /// Whether nothing can be told of a figure of a workload, or other work disturbed most of its rounds.
@@ -385,27 +393,6 @@ fn rounds_disturbed(found: &Comparison, workload: &str) -> (usize, usize) {
     }
     let disturbed = rounds.values().filter(|disturbed| **disturbed).count();
     (disturbed, rounds.len())
-}
-
-/// A run of one side, as often as it is wanted.
-struct OneRun<'a> {
-    subject: &'a Subject,
-    built: &'a Places,
-    load: &'a Load,
-    plant: Option<f64>,
-    scratch: &'a Path,
-}
-
-impl OneRun<'_> {
-    fn run(&self) -> Run {
-        load::run(
-            self.subject,
-            self.built,
-            self.load,
-            self.plant,
-            self.scratch,
-        )
-    }
 }
 
 fn line(round: usize, rounds: usize, workload: &str, side: Side, run: &Run) -> String {
@@ -512,7 +499,7 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 /// Judges what there is so far, and says what it comes to.
 fn conclude(found: &mut Comparison, options: &Options, subject: &Subject) {
     found.figures = figures(found, options, subject);
-    found.complete = !found.looking && found.problems.is_empty();
+    found.complete = found.whole && found.problems.is_empty();
     let mut workloads: Vec<&str> = found.runs.iter().map(|of| of.workload.as_str()).collect();
     workloads.dedup();
     found.most_disturbed = workloads
@@ -548,7 +535,8 @@ fn conclude(found: &mut Comparison, options: &Options, subject: &Subject) {
         Verdict::Better => format!("better: {}", named(Verdict::Better)),
         Verdict::NoChange => "no figure moved so far that it matters".into(),
     };
-    if found.answer == Verdict::Worse {
+    // Looks at figures of a part are none of those that share the error.
+    if found.answer == Verdict::Worse && found.whole {
         return;
     }
     if !found.complete {

@@ -147,7 +147,7 @@ fn write(out: &mut String, found: &Comparison, command: &str) -> std::fmt::Resul
     writeln!(out, "<details><summary>How this was decided</summary>\n")?;
     writeln!(
         out,
-        "{} rounds{}, seed {}. Workload by workload, behind a run that does not count, every round makes one run on either revision, in an order that a coin decides, each on a fresh process and fresh data. \
+        "{} rounds of each workload asked for{}, seed {}. Workload by workload, behind a run that does not count, every round makes one run on either revision, in an order that a coin decides, each on a fresh process and fresh data. \
          Per figure, the logarithms of the rounds' ratios give a Hodges–Lehmann estimate and the interval of Wilcoxon's signed-rank test, at a level at which all {} \
          intervals, looked at twice at most, hold together with a chance of at least {:.0} % (Bonferroni). *Worse* or *better*: the interval excludes no change, and the estimate reaches the first \
          limit. *Cannot tell*: neither, and the interval reaches beyond the second limit. Figures marked ↑ are better when higher; their limits are on the ratio turned over. \
@@ -155,8 +155,7 @@ fn write(out: &mut String, found: &Comparison, command: &str) -> std::fmt::Resul
         found.rounds,
         match found.again.join(", ") {
             again if again.is_empty() => String::new(),
-            again =>
-                format!(", and as many again of {again}, of which nothing could be told at first"),
+            again => format!(", as many again of what was doubtful then ({again})"),
         },
         found.seed,
         found.figures.len(),
@@ -210,7 +209,7 @@ mod tests {
             problems: vec!["round 2, fast, B: the broker died\nit said".into()],
             rounds: 12,
             again: vec!["slow".into()],
-            looking: false,
+            whole: false,
             most_disturbed: Some(("fast".into(), 1, 12)),
             planted: None,
             seed: 7,
@@ -258,7 +257,9 @@ mod tests {
         for part in [
             "A \\| B",
             "- round 2, fast, B: the broker died\n  it said",
+            "most of all in 1 of 12 rounds of fast",
             "round 1, fast, A: disturbed: others",
+            "12 rounds of each workload asked for, as many again of what was doubtful then (slow)",
             "`ringlog-perf ab main HEAD`",
         ] {
             assert!(text.contains(part), "{part}: {text}");
