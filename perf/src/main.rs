@@ -24,12 +24,12 @@ struct Command {
 enum What {
     /// Build two revisions, run them in turns, and say whether the second is worse
     ///
-    /// Exit status: 0 no change or better, 1 worse, 2 cannot tell (too noisy, disturbed, incomplete, or nothing could be measured).
+    /// Exit status: 0 no change or better, 1 worse, 2 cannot tell (too noisy or disturbed), 3 not measured or not written down (a run failed, a revision does not build).
     Ab(AbArgs),
     /// Compare a revision with itself many times, and count the answers; with --plant, with itself slowed on purpose
     ///
     /// Runs are short (0.3 s of warm-up, 0.7 s measured) unless --set says otherwise. Exit status: 0 as it must be, 1 called changed too often or a planted
-    /// slow-down missed, 2 could not be measured.
+    /// slow-down missed, 3 could not be measured.
     SelfCheck(SelfCheckArgs),
 }
 
@@ -116,8 +116,10 @@ const SELF_CHECK_SET: [&str; 2] = ["run.warmup_s=0.3", "run.duration_s=0.7"];
 const GOOD: u8 = 0;
 /// Worse.
 const WORSE: u8 = 1;
-/// Cannot tell, or could not be measured.
+/// Cannot tell.
 const CANNOT_TELL: u8 = 2;
+/// Not everything could be measured, or written down: no reason to let a change pass.
+const NOT_MEASURED: u8 = 3;
 
 fn rounds(text: &str) -> Result<usize, String> {
     let most = ab::signed_rank::PAIRS_MAX / ab::decision::LOOKS;
@@ -164,11 +166,15 @@ fn self_check(args: SelfCheckArgs) -> u8 {
     match ab::self_check::check(&options, args.times) {
         Ok(tally) => {
             println!("{tally}");
-            if tally.sound() { GOOD } else { WORSE }
+            match (tally.is_complete(), tally.sound()) {
+                (false, _) => NOT_MEASURED,
+                (true, true) => GOOD,
+                (true, false) => WORSE,
+            }
         }
         Err(error) => {
             eprintln!("ringlog-perf: {error}");
-            CANNOT_TELL
+            NOT_MEASURED
         }
     }
 }
@@ -206,7 +212,7 @@ fn compare(args: AbArgs) -> u8 {
     let options = options(args.rev_a, args.rev_b, args.rounds, args.how);
     let (json, markdown) = (args.json, args.markdown);
     if ![&json, &markdown].into_iter().flatten().all(writable) {
-        return CANNOT_TELL;
+        return NOT_MEASURED;
     }
     let write = |found: &ab::Comparison| {
         let json = keep(json.as_ref(), || {
@@ -222,7 +228,7 @@ fn compare(args: AbArgs) -> u8 {
         Ok(found) => found,
         Err(error) => {
             eprintln!("ringlog-perf: {error}");
-            return CANNOT_TELL;
+            return NOT_MEASURED;
         }
     };
     match &markdown {
@@ -232,8 +238,8 @@ fn compare(args: AbArgs) -> u8 {
     let written = write(&found);
     match found.answer {
         Verdict::Worse => WORSE,
+        _ if !written || !found.complete => NOT_MEASURED,
         Verdict::CannotTell => CANNOT_TELL,
-        _ if !written => CANNOT_TELL,
         Verdict::Better | Verdict::NoChange => GOOD,
     }
 }

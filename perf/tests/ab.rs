@@ -195,7 +195,7 @@ fn a_second_look_tells_what_the_first_could_not() {
 fn what_does_not_build_is_said_with_its_own_words() {
     let repository = Repository::new(&[("good", "pace=100\n"), ("bad", "\n")]);
     let output = repository.ab(&["good", "bad"]);
-    assert_eq!(status(&output), 2);
+    assert_eq!(status(&output), 3);
     let said = said(&output);
     assert!(
         said.contains("bad (")
@@ -204,7 +204,7 @@ fn what_does_not_build_is_said_with_its_own_words() {
         "{said}"
     );
     let output = repository.ab(&["good", "no-such-revision"]);
-    assert_eq!(status(&output), 2);
+    assert_eq!(status(&output), 3);
     assert!(
         self::said(&output).contains("\"no-such-revision\" is no revision"),
         "{}",
@@ -219,7 +219,7 @@ fn a_run_that_fails_leaves_what_was_measured_and_says_incomplete() {
         ("falls", "pace=100000 fails_at=5\n"),
     ]);
     let output = repository.ab(&["good", "falls"]);
-    assert_eq!(status(&output), 2, "{}", said(&output));
+    assert_eq!(status(&output), 3, "{}", said(&output));
     let json = repository.json();
     assert_eq!(json["complete"], false);
     assert!(
@@ -239,7 +239,7 @@ fn a_run_that_fails_leaves_what_was_measured_and_says_incomplete() {
 fn a_client_that_never_runs_is_given_up_and_nothing_is_decided() {
     let repository = Repository::new(&[("falls", "pace=1 fails_at=$runs\n")]);
     let output = repository.ab(&["falls", "falls"]);
-    assert_eq!(status(&output), 2, "{}", said(&output));
+    assert_eq!(status(&output), 3, "{}", said(&output));
     let json = repository.json();
     let problems = json["problems"].as_array().unwrap();
     assert_eq!(problems.len(), 4, "{problems:?}");
@@ -274,7 +274,7 @@ fn a_self_check_counts_the_answers() {
     assert!(said(&output).contains(counted), "{}", said(&output));
     // A client that is measured has no broker that could be slowed, and to slow nothing would prove nothing.
     let nothing = check(&["--plant", "25"]);
-    assert_eq!(status(&nothing), 2, "{}", said(&nothing));
+    assert_eq!(status(&nothing), 3, "{}", said(&nothing));
     assert!(said(&nothing).contains("it has none"), "{}", said(&nothing));
 }
 
@@ -294,7 +294,7 @@ fn files_that_cannot_be_written_are_noticed_before_anything_runs() {
         .current_dir(repository.folder.path())
         .output()
         .unwrap();
-    assert_eq!(status(&output), 2);
+    assert_eq!(status(&output), 3);
     assert!(
         said(&output).contains("cannot write results"),
         "{}",

@@ -16,9 +16,15 @@ const CHANCE_MIN: f64 = 0.01;
 pub struct Tally {
     times: BTreeMap<&'static str, usize>,
     planted: bool,
+    incomplete: usize,
 }
 
 impl Tally {
+    /// Whether all of every comparison could be measured.
+    pub fn is_complete(&self) -> bool {
+        self.incomplete == 0
+    }
+
     fn count(&self, verdict: Verdict) -> usize {
         self.times.get(verdict.words()).copied().unwrap_or(0)
     }
@@ -86,6 +92,7 @@ pub fn check(options: &Options, times: usize) -> Result<Tally, AbError> {
     for time in 1..=times {
         let begun = Instant::now();
         let found = compare(&options, &|_| {})?;
+        tally.incomplete += usize::from(!found.complete);
         *tally.times.entry(found.answer.words()).or_default() += 1;
         println!(
             "{time} of {times}: {} (seed {}, {:.0} s)",
@@ -106,6 +113,7 @@ mod tests {
     fn tally(planted: bool, times: &[(Verdict, usize)]) -> Tally {
         Tally {
             planted,
+            incomplete: 0,
             times: times
                 .iter()
                 .map(|(one, times)| (one.words(), *times))
