@@ -60,11 +60,23 @@ impl Source<'_> {
                 "repeating needs a [preload] and no [producer]",
             ));
         }
+        let duration = raw.run.duration_s.clone();
         let run = Run {
             warmup_s: self.decimal("run.warmup_s", raw.run.warmup_s, 5.0, 86_400.0)?,
             duration_s: self.decimal("run.duration_s", raw.run.duration_s, 20.0, 86_400.0)?,
             drain_s: self.decimal("run.drain_s", raw.run.drain_s, 30.0, 3_600.0)?,
         };
+        // Only preloading takes its own time.
+        if (producer.is_some() || consumer.is_some())
+            && run.duration_s <= 0.0
+            && let Some(given) = &duration
+        {
+            return Err(self.error(
+                "run.duration_s",
+                given,
+                "nothing can be measured in no time",
+            ));
+        }
         let stamped = producer.is_some() && consumer.is_some();
         if let Some(producer) = &producer
             && stamped
@@ -407,6 +419,10 @@ mod tests {
         let got = over(&["producer.rate=max", "run.duration_s=2.5"]).unwrap();
         assert_eq!(got.producer.unwrap().rate, Rate::Max);
         assert_eq!(got.run.duration_s, 2.5);
+        let preload = "name = 'a'\n[preload]\nbytes = 1000\n[run]\nduration_s = 0\n";
+        assert!(Workload::parse(preload, "w.toml", &[]).is_ok());
+        let none = over(&["run.duration_s=0"]).unwrap_err().to_string();
+        assert!(none.contains("no time"), "{none}");
         assert!(
             over(&["producer.rte=5"])
                 .unwrap_err()
